@@ -1,0 +1,44 @@
+//! Instants of Tokio's clock as plain numbers, so that the core needs no clock.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Nanoseconds on Tokio's clock since this process first asked; paused and advanced time included.
+pub(crate) type Ticks = u64;
+
+fn anchor() -> std::time::Instant {
+    static ANCHOR: OnceLock<std::time::Instant> = OnceLock::new();
+    *ANCHOR.get_or_init(std::time::Instant::now)
+}
+
+pub(crate) fn now() -> Ticks {
+    // The anchor comes first: a clock that is read before it would begin in the past.
+    let anchor = anchor();
+    since(anchor, Instant::now())
+}
+
+/// An instant before the anchor counts as the anchor: a deadline there has passed either way.
+pub(crate) fn ticks(at: Instant) -> Ticks {
+    since(anchor(), at)
+}
+
+fn since(anchor: std::time::Instant, at: Instant) -> Ticks {
+    let passed = at.into_std().saturating_duration_since(anchor);
+    Ticks::try_from(passed.as_nanos()).unwrap_or(Ticks::MAX)
+}
+
+pub(crate) fn instant(at: Ticks) -> Instant {
+    Instant::from_std(anchor() + Duration::from_nanos(at))
+}
+
+/// The end of a stretch that begins now; none if it lies beyond the end of the clock.
+pub(crate) fn after(from: Ticks, length: Duration) -> Option<Ticks> {
+    from.checked_add(Ticks::try_from(length.as_nanos()).ok()?)
+}
+
+/// How long ago something was.
+pub(crate) fn age(born: Ticks) -> Duration {
+    Duration::from_nanos(now().saturating_sub(born))
+}

@@ -1,0 +1,128 @@
+//! Who asked for a cancel, and why.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::sync::Arc;
+
+/// Why something was cancelled: what kind of event it was, the reason that was given, and the task that asked.
+///
+/// The first cause of a node wins and is never overwritten; later ones are kept behind it. A node that is cancelled because
+/// its parent is shows the parent's cause (trio's `CancelReason`, rule T72; Go's `context.Cause`).
+#[derive(Clone)]
+pub struct Cause(Arc<Inner>);
+
+struct Inner {
+    kind: CauseKind,
+    reason: Option<Cow<'static, str>>,
+    by: Option<Arc<str>>,
+}
+
+/// The kind of event that cancelled something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CauseKind {
+    /// Somebody called `cancel`.
+    Requested,
+    /// A deadline or timeout passed.
+    Deadline,
+    /// A shield used up its budget.
+    Budget,
+    /// A sibling, or the body of the nursery, returned an error.
+    Failed,
+    /// A sibling, or the body of the nursery, panicked.
+    Panicked,
+    /// Another child was the first to succeed, and the policy asked for one success only.
+    Succeeded,
+    /// Only daemons were left in the nursery.
+    OnlyDaemons,
+    /// The future that owned the work was dropped.
+    Dropped,
+    /// The main task of the run has ended.
+    MainEnded,
+    /// The run was told to stop, by a signal or by code.
+    Stopped,
+}
+
+impl Cause {
+    pub(crate) fn new(kind: CauseKind) -> Self {
+        Self::build(kind, None, None)
+    }
+
+    /// The cause of an explicit request: a reason for people, and the name of the task that asked, where there is one.
+    pub(crate) fn requested(reason: Cow<'static, str>, by: Option<Arc<str>>) -> Self {
+        Self::build(CauseKind::Requested, Some(reason), by)
+    }
+
+    pub(crate) fn with_reason(kind: CauseKind, reason: Cow<'static, str>) -> Self {
+        Self::build(kind, Some(reason), None)
+    }
+
+    /// The cause that the siblings of a task see when it has failed.
+    pub(crate) fn by(kind: CauseKind, task: Arc<str>) -> Self {
+        Self::build(kind, None, Some(task))
+    }
+
+    fn build(kind: CauseKind, reason: Option<Cow<'static, str>>, by: Option<Arc<str>>) -> Self {
+        Self(Arc::new(Inner { kind, reason, by }))
+    }
+
+    /// Returns the kind of event.
+    pub fn kind(&self) -> CauseKind {
+        self.0.kind
+    }
+
+    /// Returns the reason that was given, if one was.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// Returns the name of the task that asked, or that failed, if it is known.
+    pub fn task(&self) -> Option<&str> {
+        self.0.by.as_deref()
+    }
+}
+
+/// Two causes are equal if they are the same event.
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Cause {}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, by) = match self.kind() {
+            CauseKind::Requested => ("cancelled", " by task "),
+            CauseKind::Deadline => ("deadline passed", " of task "),
+            CauseKind::Budget => ("shield used up its budget", " in task "),
+            CauseKind::Failed => ("task failed", ": "),
+            CauseKind::Panicked => ("task panicked", ": "),
+            CauseKind::Succeeded => ("another task succeeded first", ": "),
+            CauseKind::OnlyDaemons => ("only daemons were left", " of task "),
+            CauseKind::Dropped => ("the owner was dropped", " by task "),
+            CauseKind::MainEnded => ("main has ended", " in task "),
+            CauseKind::Stopped => ("the run was stopped", " by task "),
+        };
+        f.write_str(kind)?;
+        if let Some(task) = self.task() {
+            write!(f, "{by}{task}")?;
+        }
+        match self.reason() {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cause")
+            .field("kind", &self.kind())
+            .field("reason", &self.reason())
+            .field("task", &self.task())
+            .finish()
+    }
+}

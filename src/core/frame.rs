@@ -1,0 +1,381 @@
+//! A region of one task that is cut off as a unit, with what holds it.
+
+use std::task::{Wake, Waker};
+
+use slab::Slab;
+
+use super::node::{Kind, Node};
+use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
+use super::task::TaskInfo;
+
+/// A region of one task that polls a future of ours and is cut off as a unit.
+///
+/// Its life: *running → visible → delivered → quiescent → cut → latched*. Running and visible are one bit of the node that
+/// judges it; delivered is the poll that began with the bit set; quiescent is the verdict [`Verdict::Cut`]; latched is
+/// [`Node::latch`].
+///
+/// # Invariants
+///
+/// 1. Only the poller of the frame begins an epoch, judges, and arms. Holds come and go from any thread.
+/// 2. `epoch` is 0 until a poll begins with the cancel visible, so an uncancelled poll of a hold costs one load.
+/// 3. `polled ≤ holds`: the holds that were polled in this epoch and are still live.
+/// 4. Whoever removes a hold of a cancelled frame wakes the frame afterwards (M4). The frame arms before it judges, so the
+///    wake finds a waker or the judge finds the hold gone.
+/// 5. A wake takes the waker out: a poll that stays pending arms again (M5).
+/// 6. `state` is the last lock in any chain; nothing is woken or dropped under it.
+pub(crate) struct Frame<H> {
+    under: Under<H>,
+    /// True if somebody already waits for the task that polls this frame, so that a shield in it needs no live count of its own.
+    owned: bool,
+    /// Who this is, if the frame is that of a whole task.
+    task: Option<TaskInfo>,
+    epoch: AtomicUsize,
+    armed: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// Which node judges a frame.
+enum Under<H> {
+    /// One of its own.
+    Node(Arc<Node<H>>),
+    /// That of its nursery, until somebody cancels the task alone or opens something in it.
+    Task { home: Arc<Node<H>>, own: OnceLock<Arc<Node<H>>> },
+    /// That of the frame around it: a catch point is cut for the same reason, at an earlier place.
+    Frame(Arc<Frame<H>>),
+}
+
+#[derive(Default)]
+struct State {
+    waker: Option<Waker>,
+    /// Wakers of those holds that are not woken by the frame's own (a branch inside `FuturesUnordered`).
+    foreign: Slab<Waker>,
+    holds: usize,
+    polled: usize,
+    /// True once every hold was woken by the judge and none has been polled since.
+    probed: bool,
+    /// Polls in a row that ended with a wake outstanding and no hold polled.
+    restless: usize,
+}
+
+/// After so many polls in a row that wake themselves and poll no hold, a hold counts as stale all the same: a branch that spins
+/// for ever must not keep a cancelled frame alive beside a future that nobody polls.
+const RESTLESS_MAX: usize = 10_000;
+
+/// What becomes of a frame whose cancelled poll ended pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing holds it: drop the future here.
+    Cut,
+    /// Something that is being polled holds it.
+    Held,
+    /// It has woken itself and will be polled again.
+    Again,
+    /// There are holds, but none was polled: all have been woken now; judge again after one more poll.
+    Probe,
+}
+
+impl<H> Frame<H> {
+    /// A frame that is judged by a node of its own.
+    pub(crate) fn of_node(node: Arc<Node<H>>, owned: bool) -> Arc<Self> {
+        Arc::new(Self::new(Under::Node(node), owned, None))
+    }
+
+    /// A catch point inside another frame.
+    pub(crate) fn of_frame(outer: Arc<Self>) -> Arc<Self> {
+        let owned = outer.owned;
+        Arc::new(Self::new(Under::Frame(outer), owned, None))
+    }
+
+    /// A task that is judged by the node of its nursery for now.
+    pub(crate) fn of_task(home: Arc<Node<H>>, owned: bool, task: TaskInfo) -> Arc<Self> {
+        Arc::new(Self::new(Under::Task { home, own: OnceLock::new() }, owned, Some(task)))
+    }
+
+    /// A task with a node of its own from the start, which is not below `home` yet.
+    pub(crate) fn of_started(home: Arc<Node<H>>, node: Arc<Node<H>>, owned: bool, task: TaskInfo) -> Arc<Self> {
+        let own = OnceLock::from(Arc::clone(&node));
+        let frame = Arc::new(Self::new(Under::Task { home, own }, owned, Some(task)));
+        node.add_frame(&frame);
+        frame
+    }
+
+    fn new(under: Under<H>, owned: bool, task: Option<TaskInfo>) -> Self {
+        Self {
+            under,
+            owned,
+            task,
+            epoch: AtomicUsize::new(0),
+            armed: AtomicBool::new(false),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    /// The node that judges this frame now.
+    pub(crate) fn node(&self) -> &Arc<Node<H>> {
+        match &self.under {
+            Under::Node(node) => node,
+            Under::Task { home, own } => own.get().unwrap_or(home),
+            Under::Frame(outer) => outer.node(),
+        }
+    }
+
+    /// The node below which anything is put that is opened inside this frame. A task gets one of its own for that, so that it
+    /// can be cancelled alone with all that is in it.
+    pub(crate) fn branch(self: &Arc<Self>) -> Arc<Node<H>> {
+        match &self.under {
+            Under::Node(node) => Arc::clone(node),
+            Under::Frame(outer) => outer.branch(),
+            Under::Task { home, own } => Arc::clone(own.get_or_init(|| {
+                let mut info = home.info.clone();
+                if let Some(task) = &self.task {
+                    info.clone_from(&task.info);
+                }
+                let node = Node::child(home, info, false, None);
+                node.add_frame(self);
+                node
+            })),
+        }
+    }
+
+    /// Takes the node of a task that has ended out of the tree.
+    pub(crate) fn close_task(&self) {
+        let Under::Task { own, .. } = &self.under else { return };
+        if let Some(node) = own.get() {
+            node.close();
+        }
+    }
+
+    /// The frame of the task that polls this one.
+    pub(crate) fn of_its_task(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.task.is_some() {
+            return Some(Arc::clone(self));
+        }
+        match &self.under {
+            Under::Frame(outer) => outer.of_its_task(),
+            // What is open in a task is below the task's own node.
+            Under::Node(node) | Under::Task { home: node, .. } => {
+                let task = std::iter::successors(Some(Arc::clone(node)), |node| node.parent())
+                    .find(|node| node.info.kind == Kind::Task)?;
+                task.inside().1.into_iter().next()
+            }
+        }
+    }
+
+    pub(crate) fn task(&self) -> Option<&TaskInfo> {
+        self.task.as_ref()
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.node().is_cancelled()
+    }
+
+    /// Begins a poll with the cancel visible.
+    pub(crate) fn begin(&self) {
+        let mut state = self.state.lock();
+        state.polled = 0;
+        let next = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        self.epoch.store(next, Ordering::Relaxed);
+    }
+
+    /// Decides what becomes of the frame after a cancelled poll that ended pending. `woken`: a wake of its task is outstanding.
+    pub(crate) fn judge(&self, woken: bool) -> Verdict {
+        let mut state = self.state.lock();
+        if state.holds == 0 {
+            return Verdict::Cut;
+        }
+        if state.polled > 0 {
+            (state.probed, state.restless) = (false, 0);
+            return Verdict::Held;
+        }
+        if woken && state.restless < RESTLESS_MAX {
+            state.restless += 1;
+            return Verdict::Again;
+        }
+        if std::mem::replace(&mut state.probed, true) {
+            return Verdict::Cut;
+        }
+        let foreign: Vec<Waker> = state.foreign.iter().map(|(_, waker)| waker.clone()).collect();
+        drop(state);
+        foreign.into_iter().for_each(Waker::wake);
+        Verdict::Probe
+    }
+
+    /// True while the waker that was armed last has not been taken by a wake.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Acquire)
+    }
+
+    /// Puts in the waker of the task that polls this frame. The caller looks at [`is_cancelled`](Self::is_cancelled) afterwards.
+    pub(crate) fn arm(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let mut state = self.state.lock();
+        let old = state.waker.replace(waker);
+        self.armed.store(true, Ordering::Release);
+        drop(state);
+        drop(old);
+    }
+
+    /// Takes the waker out, to be woken when no lock is held.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        self.armed.store(false, Ordering::Release);
+        state.waker.take()
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.take_waker() {
+            waker.wake();
+        }
+    }
+
+    /// True if anything holds this frame, polled or not.
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().holds > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl<H> std::fmt::Debug for Frame<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Frame").field("holds", &state.holds).field("polled", &state.polled).finish_non_exhaustive()
+    }
+}
+
+/// Identity of a waker, good as long as a clone of it is kept somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WakerId(usize, usize);
+
+impl WakerId {
+    pub(crate) fn of(waker: &Waker) -> Self {
+        Self(waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize)
+    }
+}
+
+/// One hold on one frame: while it is live and polled, the frame is not cut.
+///
+/// Kept by a future that is polled inside the frame; it enters at the first poll that stays pending and leaves when the future
+/// ends or is dropped, on whatever thread (M7: by its destructor).
+#[derive(Debug)]
+pub(crate) struct Hold<H> {
+    frame: Option<Arc<Frame<H>>>,
+    /// The epoch in which it was polled last.
+    epoch: usize,
+    foreign: Option<(usize, WakerId)>,
+}
+
+impl<H> Default for Hold<H> {
+    fn default() -> Self {
+        Self { frame: None, epoch: 0, foreign: None }
+    }
+}
+
+impl<H> Hold<H> {
+    /// The frame that is held, if any.
+    pub(crate) fn frame(&self) -> Option<&Arc<Frame<H>>> {
+        self.frame.as_ref()
+    }
+
+    /// True if `frame` is the one that is held: one pointer compare (M4).
+    pub(crate) fn is_on(&self, frame: Option<&Arc<Frame<H>>>) -> bool {
+        match (&self.frame, frame) {
+            (Some(held), Some(frame)) => Arc::ptr_eq(held, frame),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// Says that the holder was polled inside `frame` and stays pending. `polled_by` is the waker that the frame itself was
+    /// polled with, `waker` the one that the holder was polled with.
+    pub(crate) fn renew(&mut self, frame: Option<&Arc<Frame<H>>>, polled_by: WakerId, waker: &Waker) {
+        if !self.is_on(frame) {
+            self.release();
+        }
+        let Some(frame) = frame else { return };
+        let id = WakerId::of(waker);
+        let known = match self.foreign {
+            None => id == polled_by,
+            Some((_, foreign)) => id == foreign,
+        };
+        let epoch = frame.epoch.load(Ordering::Relaxed);
+        if self.frame.is_some() && known && self.epoch == epoch {
+            return;
+        }
+        self.enter(frame, (id != polled_by).then(|| (id, waker.clone())), epoch);
+    }
+
+    fn enter(&mut self, frame: &Arc<Frame<H>>, foreign: Option<(WakerId, Waker)>, epoch: usize) {
+        let mut state = frame.lock();
+        let new = self.frame.is_none();
+        state.holds += usize::from(new);
+        if epoch != 0 && (new || self.epoch != epoch) {
+            state.polled += 1;
+        }
+        let old = self.foreign.take().map(|(key, _)| state.foreign.remove(key));
+        self.foreign = foreign.map(|(id, waker)| (state.foreign.insert(waker), id));
+        drop(state);
+        drop(old);
+        self.epoch = epoch;
+        if new {
+            self.frame = Some(Arc::clone(frame));
+        }
+    }
+
+    /// Gives the hold up.
+    pub(crate) fn release(&mut self) {
+        let Some(frame) = self.frame.take() else { return };
+        let mut state = frame.lock();
+        state.holds -= 1;
+        // Under the lock the epoch can not move on, so a hold that was counted in this epoch is taken back in it.
+        if self.epoch != 0 && self.epoch == frame.epoch.load(Ordering::Relaxed) {
+            state.polled -= 1;
+        }
+        let waker = self.foreign.take().map(|(key, _)| state.foreign.remove(key));
+        drop(state);
+        drop(waker);
+        self.epoch = 0;
+        if frame.is_cancelled() {
+            frame.wake();
+        }
+    }
+}
+
+impl<H> Drop for Hold<H> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A waker that remembers that it was woken: it tells whether a poll left a wake outstanding.
+pub(crate) struct Track {
+    inner: Waker,
+    woken: AtomicBool,
+}
+
+impl Track {
+    pub(crate) fn new(inner: &Waker) -> Arc<Self> {
+        Arc::new(Self { inner: inner.clone(), woken: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Track {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.inner.wake_by_ref();
+    }
+}

@@ -1,0 +1,146 @@
+//! The count of what an owner still has to wait for.
+
+use std::task::{Context, Poll, Waker};
+
+use super::sync::{AtomicUsize, Mutex, Ordering};
+
+/// How many parts of an owner are still alive: itself (or its body), its children, and what it has adopted.
+///
+/// # Invariants
+///
+/// 1. The count begins at one, for the owner itself. Zero is final: whoever finds zero is refused. So "closed" is not a flag of
+///    its own, and a spawn before the close wins, one after it is refused, with nothing in between (S29).
+/// 2. Daemons are counted beside, and do not keep the owner open.
+/// 3. Whoever brings the count to `idle` or below wakes all that wait, after its last look at the count.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// `regular + DAEMON * daemons`.
+    count: AtomicUsize,
+    /// 0 for a nursery, which ends with its last part; 1 for a root, which stays open until it is closed.
+    idle: usize,
+    joiners: Mutex<Vec<Waker>>,
+}
+
+const DAEMON: usize = 1 << (usize::BITS / 2);
+const REGULAR: usize = DAEMON - 1;
+
+/// What a part counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// Keeps its owner open.
+    Regular,
+    /// Is cancelled when nothing else is left.
+    Daemon,
+}
+
+impl Weight {
+    fn unit(self) -> usize {
+        match self {
+            Self::Regular => 1,
+            Self::Daemon => DAEMON,
+        }
+    }
+}
+
+impl Live {
+    /// A count for an owner that ends with its last part.
+    pub(crate) fn new() -> Self {
+        Self { count: AtomicUsize::new(1), idle: 0, joiners: Mutex::new(Vec::new()) }
+    }
+
+    /// A count for an owner that stays open until [`close_if_idle`](Self::close_if_idle).
+    pub(crate) fn new_root() -> Self {
+        Self { idle: 1, ..Self::new() }
+    }
+
+    /// Counts one more part in, unless the owner is closed.
+    pub(crate) fn try_acquire(&self, weight: Weight) -> bool {
+        let mut seen = self.count.load(Ordering::Relaxed);
+        while seen & REGULAR != 0 {
+            let next = seen + weight.unit();
+            match self.count.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// Counts one part out. True for the one release that leaves daemons only: it has to cancel them.
+    #[must_use]
+    pub(crate) fn release(&self, weight: Weight) -> bool {
+        let now = self.count.fetch_sub(weight.unit(), Ordering::AcqRel) - weight.unit();
+        if now <= self.idle {
+            self.wake();
+        }
+        weight == Weight::Regular && now != 0 && now & REGULAR == 0
+    }
+
+    fn wake(&self) {
+        let joiners = std::mem::take(&mut *self.joiners.lock());
+        joiners.into_iter().for_each(Waker::wake);
+    }
+
+    /// Closes a root that has nothing left but itself.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        self.count.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Returns how many parts are alive, daemons and the owner itself included.
+    pub(crate) fn len(&self) -> usize {
+        let count = self.count.load(Ordering::Acquire);
+        (count & REGULAR) + count / DAEMON
+    }
+
+    /// Waits until no more than `idle` is left.
+    pub(crate) fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.count.load(Ordering::Acquire) <= self.idle {
+            return Poll::Ready(());
+        }
+        {
+            // The waker goes in before the second look: a release that comes between the two finds it (invariant 3).
+            let waker = cx.waker().clone();
+            let mut joiners = self.joiners.lock();
+            if !joiners.iter().any(|known| known.will_wake(&waker)) {
+                joiners.push(waker);
+            }
+        }
+        if self.count.load(Ordering::Acquire) <= self.idle { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(all(test, not(testudo_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_final() {
+        let live = Live::new();
+        assert!(live.try_acquire(Weight::Regular));
+        assert!(!live.release(Weight::Regular));
+        assert!(!live.release(Weight::Regular));
+        assert!(!live.try_acquire(Weight::Regular));
+    }
+
+    #[test]
+    fn daemons_do_not_keep_their_owner_open() {
+        let live = Live::new();
+        assert!(live.try_acquire(Weight::Daemon));
+        assert!(live.try_acquire(Weight::Daemon));
+        assert!(!live.release(Weight::Daemon), "the body is still there");
+        assert!(live.release(Weight::Regular), "now only a daemon is left");
+        assert!(!live.try_acquire(Weight::Daemon), "closed");
+        assert_eq!(live.len(), 1);
+        assert!(!live.release(Weight::Daemon));
+    }
+
+    #[test]
+    fn a_root_closes_only_when_it_is_idle() {
+        let live = Live::new_root();
+        assert!(live.try_acquire(Weight::Regular));
+        assert!(!live.close_if_idle());
+        assert!(!live.release(Weight::Regular));
+        assert!(live.close_if_idle());
+        assert!(!live.try_acquire(Weight::Regular));
+    }
+}

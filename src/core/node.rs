@@ -1,0 +1,498 @@
+//! The cancel tree: who is inside what, and the flag that is pushed down it.
+
+use std::panic::Location;
+use std::task::Waker;
+
+use slab::Slab;
+
+use super::cause::Cause;
+use super::frame::Frame;
+use super::live::Live;
+use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield_now};
+
+/// A scope, a shield, a nursery, or a task that somebody wants to cancel alone.
+///
+/// # Invariants
+///
+/// 1. *Cancelled* = requested, latched or pierced, or not shielded and a parent is cancelled. It is recomputed from the parent
+///    under the parent's lock and the node's own, never set blindly (M5): whoever changes a parent visits its children after
+///    the change, so the last visit computes from the last state.
+/// 2. *Requested*, *latched*, *unwinds* and *pierced* are never taken back. *Shielded* and, with it, *cancelled* may be.
+/// 3. Only the owner of a node (the future it belongs to, or who has adopted that) links and unlinks it; anybody may cancel it.
+/// 4. A node that is shielded stays in its parent's list, so lowering the shield finds it.
+///
+/// # Lock order
+///
+/// Parent before child, node before frame. Nothing is woken, dropped or called under a lock.
+pub(crate) struct Node<H> {
+    bits: AtomicUsize,
+    tree: Mutex<Tree<H>>,
+    pub(crate) info: Info,
+    /// What the layers above know of the runtime that this node lives on; known from the first time that it is linked.
+    host: OnceLock<Arc<H>>,
+    /// Counts what is alive, if this node owns work: a nursery or a root.
+    pub(crate) live: Option<Live>,
+}
+
+/// What a node or a task is, for people.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    pub(crate) kind: Kind,
+    /// Set at most once.
+    pub(crate) name: OnceLock<Arc<str>>,
+    pub(crate) place: &'static Location<'static>,
+    /// When it began, in the ticks of its host.
+    pub(crate) born: u64,
+}
+
+/// What kind of thing a node belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Root,
+    Scope,
+    Shield,
+    Exposed,
+    Nursery,
+    Task,
+}
+
+struct Tree<H> {
+    /// The node around this one and our key in its list; none for a root, and after the end.
+    parent: Option<(Arc<Node<H>>, usize)>,
+    /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
+    outside: Option<(Arc<Node<H>>, usize)>,
+    children: Slab<Arc<Node<H>>>,
+    /// The frames that this node judges: the body of a scope, the tasks of a nursery.
+    frames: Slab<Arc<Frame<H>>>,
+    /// Who waits for `cancelled()` from anywhere. A wake consumes the registration.
+    listeners: Slab<Waker>,
+    /// First the cause that won, then all later requests in their order.
+    causes: Vec<Cause>,
+    /// In ticks of the host. A deadline that has fired is a request, so it is sticky.
+    deadline: Option<u64>,
+}
+
+const CANCELLED: usize = 1;
+const REQUESTED: usize = 1 << 1;
+const SHIELDED: usize = 1 << 2;
+/// A frame below was cut and unwinds at least up to here: raising a shield un-cancels nothing any more (M3).
+const LATCHED: usize = 1 << 3;
+/// The unwinding goes on beyond this node: it has to end without giving a result.
+const UNWINDS: usize = 1 << 4;
+/// A shield outside was cut off by force: shields inside it hold nothing any more.
+const PIERCED: usize = 1 << 5;
+/// A shield whose caller was dropped.
+const RESCUED: usize = 1 << 6;
+
+impl<H> Node<H> {
+    /// A node without a parent.
+    pub(crate) fn root(info: Info, host: Arc<H>) -> Arc<Self> {
+        let node = Self::new(info, Some(Live::new_root()), false);
+        let _ = node.host.set(host);
+        Arc::new(node)
+    }
+
+    /// A node that is not in any tree yet. It can be cancelled all the same.
+    pub(crate) fn unbound(info: Info, live: Option<Live>, shielded: bool) -> Arc<Self> {
+        Arc::new(Self::new(info, live, shielded))
+    }
+
+    /// A new node below `parent`, cancelled from the start if that is.
+    pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
+        let node = Self::unbound(info, live, shielded);
+        // A node that nobody else knows can have no waker to wake and no child to visit.
+        let _ = node.attach(parent);
+        node
+    }
+
+    fn new(info: Info, live: Option<Live>, shielded: bool) -> Self {
+        let tree = Tree {
+            parent: None,
+            outside: None,
+            children: Slab::new(),
+            frames: Slab::new(),
+            listeners: Slab::new(),
+            causes: Vec::new(),
+            deadline: None,
+        };
+        let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
+        Self { bits, tree: Mutex::new(tree), info, host: OnceLock::new(), live }
+    }
+
+    /// The runtime that this node was first linked on; none before.
+    pub(crate) fn host(&self) -> Option<&Arc<H>> {
+        self.host.get()
+    }
+
+    /// One load, at any depth.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.has(CANCELLED)
+    }
+
+    pub(crate) fn is_requested(&self) -> bool {
+        self.has(REQUESTED)
+    }
+
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.has(SHIELDED)
+    }
+
+    /// True if what ends here must not give a result, because the unwinding goes on beyond it.
+    pub(crate) fn unwinds(&self) -> bool {
+        self.has(UNWINDS)
+    }
+
+    pub(crate) fn is_rescued(&self) -> bool {
+        self.has(RESCUED)
+    }
+
+    pub(crate) fn set_rescued(&self) {
+        let tree = self.tree.lock();
+        self.put(RESCUED, true);
+        drop(tree);
+    }
+
+    fn has(&self, bit: usize) -> bool {
+        self.bits.load(Ordering::Acquire) & bit != 0
+    }
+
+    /// Changes bits; the caller holds the lock of this node.
+    fn put(&self, bits: usize, on: bool) {
+        let old = self.bits.load(Ordering::Relaxed);
+        self.bits.store(if on { old | bits } else { old & !bits }, Ordering::Release);
+    }
+
+    /// Requests the cancel of everything inside. False if that had been done before; the cause is kept all the same.
+    pub(crate) fn cancel(self: &Arc<Self>, cause: Cause) -> bool {
+        self.request(cause, 0)
+    }
+
+    /// The same with force: no shield inside holds.
+    pub(crate) fn pierce(self: &Arc<Self>, cause: Cause) -> bool {
+        self.request(cause, PIERCED)
+    }
+
+    fn request(self: &Arc<Self>, cause: Cause, force: usize) -> bool {
+        let mut tree = self.tree.lock();
+        tree.causes.push(cause);
+        let first = !self.is_requested();
+        let changed = !self.is_cancelled() || force != 0;
+        self.put(REQUESTED | CANCELLED, true);
+        drop(tree);
+        if changed {
+            self.spread(force);
+        }
+        first
+    }
+
+    /// Visits everything below after a change of this node, then wakes whoever has to look again. O(nodes) until all flags
+    /// stand, and no more than one lock pair is held at a time.
+    fn spread(self: &Arc<Self>, force: usize) {
+        let mut woken = vec![Arc::clone(self)];
+        let mut stack = vec![Arc::clone(self)];
+        while let Some(node) = stack.pop() {
+            let tree = node.tree.lock();
+            for (_, child) in &tree.children {
+                let look = child.recompute(&node, &tree, force);
+                if look != Look::Same {
+                    woken.push(Arc::clone(child));
+                }
+                if look == Look::Changed {
+                    stack.push(Arc::clone(child));
+                }
+            }
+        }
+        // A child's frames before its parent's: unwinding begins at the innermost.
+        woken.iter().rev().for_each(|node| node.wake_all());
+    }
+
+    /// Invariant 1. The caller holds the lock of `parent`, which is this node's parent or the outside of an exposed one.
+    fn recompute(&self, parent: &Self, parent_tree: &Tree<H>, force: usize) -> Look {
+        let mut tree = self.tree.lock();
+        if force != 0 {
+            self.put(force, true);
+        }
+        let was = self.is_cancelled();
+        let above = parent.is_cancelled() || self.other_parent_is_cancelled(&tree, parent);
+        let now = self.has(REQUESTED | LATCHED | PIERCED) || (!self.is_shielded() && above);
+        self.put(CANCELLED, now);
+        if now && tree.causes.is_empty() {
+            tree.causes.extend(parent_tree.causes.first().cloned());
+        }
+        if !now {
+            tree.causes.clear();
+        }
+        match (was, now) {
+            (a, b) if a != b || force != 0 => Look::Changed,
+            // A shield that begins to hold something off starts its budget: its poller has to know.
+            (false, false) if above => Look::HeldOff,
+            _ => Look::Same,
+        }
+    }
+
+    fn other_parent_is_cancelled(&self, tree: &Tree<H>, known: &Self) -> bool {
+        [&tree.parent, &tree.outside]
+            .into_iter()
+            .flatten()
+            .any(|(node, _)| !std::ptr::eq(&raw const **node, known) && node.is_cancelled())
+    }
+
+    /// Raises or lowers the shield of this node.
+    pub(crate) fn set_shielded(self: &Arc<Self>, shielded: bool) {
+        loop {
+            let parent = self.parent();
+            let parent_tree = parent.as_ref().map(|parent| parent.tree.lock());
+            let tree = self.tree.lock();
+            if !same(tree.parent.as_ref().map(|(node, _)| node), parent.as_ref()) {
+                continue; // Moved in between; its new parent's lock is the one that counts.
+            }
+            self.put(SHIELDED, shielded);
+            drop(tree);
+            let (Some(parent), Some(parent_tree)) = (&parent, &parent_tree) else { return };
+            if self.recompute(parent, parent_tree, 0) == Look::Same {
+                return;
+            }
+            break;
+        }
+        self.spread(0);
+    }
+
+    /// Links this node below `parent`. Only its owner may call this, and only for a node without a parent.
+    #[must_use]
+    fn attach(self: &Arc<Self>, parent: &Arc<Self>) -> Look {
+        if let Some(host) = parent.host.get() {
+            self.host.get_or_init(|| Arc::clone(host));
+        }
+        let mut parent_tree = parent.tree.lock();
+        let key = parent_tree.children.insert(Arc::clone(self));
+        self.tree.lock().parent = Some((Arc::clone(parent), key));
+        self.recompute(parent, &parent_tree, 0)
+    }
+
+    /// Moves this node below another one, with everything inside it (M4). Only its owner may call this.
+    pub(crate) fn reparent(self: &Arc<Self>, parent: &Arc<Self>) {
+        if same(self.parent().as_ref(), Some(parent)) || (self.has_children() && parent.is_inside(self)) {
+            return; // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
+        }
+        self.unlink();
+        if self.attach(parent) != Look::Same {
+            self.spread(0);
+        }
+    }
+
+    fn has_children(&self) -> bool {
+        !self.tree.lock().children.is_empty()
+    }
+
+    fn is_inside(self: &Arc<Self>, outer: &Arc<Self>) -> bool {
+        std::iter::successors(Some(Arc::clone(self)), |node| node.parent()).any(|node| Arc::ptr_eq(&node, outer))
+    }
+
+    /// Takes the node out of the tree at its end. What was forgotten inside it (`mem::forget`) moves up.
+    pub(crate) fn detach(self: &Arc<Self>) {
+        let (parent, orphans) = {
+            let tree = self.tree.lock();
+            let parent = tree.parent.as_ref().map(|(node, _)| Arc::clone(node));
+            (parent, tree.children.iter().map(|(_, child)| Arc::clone(child)).collect::<Vec<_>>())
+        };
+        if let Some(parent) = parent {
+            orphans.iter().for_each(|orphan| orphan.reparent(&parent));
+        }
+        self.unlink();
+    }
+
+    /// The end of a node that judges frames only as long as it is in the tree.
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.detach();
+        let frames = std::mem::take(&mut self.tree.lock().frames);
+        drop(frames);
+    }
+
+    fn unlink(&self) {
+        let (parent, outside) = {
+            let mut tree = self.tree.lock();
+            (tree.parent.take(), tree.outside.take())
+        };
+        for (node, key) in [parent, outside].into_iter().flatten() {
+            let this = node.tree.lock().children.try_remove(key);
+            drop(this);
+        }
+    }
+
+    /// Makes an exposed node see what its shield holds off.
+    pub(crate) fn expose(self: &Arc<Self>, outside: &Arc<Self>) {
+        let mut outside_tree = outside.tree.lock();
+        let key = outside_tree.children.insert(Arc::clone(self));
+        self.tree.lock().outside = Some((Arc::clone(outside), key));
+        let look = self.recompute(outside, &outside_tree, 0);
+        drop(outside_tree);
+        if look != Look::Same {
+            self.spread(0);
+        }
+    }
+
+    pub(crate) fn parent(&self) -> Option<Arc<Self>> {
+        self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
+    }
+
+    /// The cause that won, if this node is cancelled.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        if !self.is_cancelled() {
+            return None;
+        }
+        self.tree.lock().causes.first().cloned()
+    }
+
+    /// All causes in their order, the first is [`cause`](Self::cause).
+    pub(crate) fn causes(&self) -> Vec<Cause> {
+        self.tree.lock().causes.clone()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.tree.lock().deadline
+    }
+
+    pub(crate) fn set_deadline(&self, at: Option<u64>) {
+        self.tree.lock().deadline = at;
+    }
+
+    pub(crate) fn add_frame(&self, frame: &Arc<Frame<H>>) -> usize {
+        self.tree.lock().frames.insert(Arc::clone(frame))
+    }
+
+    pub(crate) fn remove_frame(&self, key: usize) {
+        let frame = self.tree.lock().frames.remove(key);
+        drop(frame);
+    }
+
+    /// Registers a waker for the next cancel, unless the node is cancelled already.
+    pub(crate) fn listen(&self, waker: &Waker, key: &mut Option<usize>) -> bool {
+        let waker = waker.clone();
+        let mut tree = self.tree.lock();
+        if self.is_cancelled() {
+            return false;
+        }
+        let old = match key.and_then(|key| tree.listeners.get_mut(key)) {
+            Some(slot) => Some(std::mem::replace(slot, waker)),
+            None => {
+                *key = Some(tree.listeners.insert(waker));
+                None
+            }
+        };
+        drop(tree);
+        drop(old);
+        true
+    }
+
+    pub(crate) fn unlisten(&self, key: usize) {
+        let waker = self.tree.lock().listeners.try_remove(key);
+        drop(waker);
+    }
+
+    /// Wakes every frame and listener, in the order in which they came (that of allocation, which the heap likes), in batches.
+    fn wake_all(&self) {
+        const BATCH: usize = 64;
+        let (mut next, mut wakers) = (0, Vec::new());
+        loop {
+            let mut tree = self.tree.lock();
+            if next == 0 {
+                // Keys stay valid: whoever unlistens finds its slot empty or not there.
+                wakers.extend(tree.listeners.drain());
+            }
+            let end = tree.frames.capacity().min(next + BATCH);
+            wakers.extend((next..end).filter_map(|key| tree.frames.get(key)?.take_waker()));
+            let done = end >= tree.frames.capacity();
+            drop(tree);
+            wakers.drain(..).for_each(Waker::wake);
+            if done {
+                return;
+            }
+            next = end;
+        }
+    }
+
+    /// What is inside: the nodes and the frames, in the order in which they came.
+    pub(crate) fn inside(&self) -> (Vec<Arc<Self>>, Vec<Arc<Frame<H>>>) {
+        let tree = self.tree.lock();
+        let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
+        (nodes, tree.frames.iter().map(|(_, frame)| Arc::clone(frame)).collect())
+    }
+
+    /// The outermost cancelled node that is visible from here without crossing a shield, and fixes it: from now on, raising a
+    /// shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
+    pub(crate) fn latch(self: &Arc<Self>) -> Option<Arc<Self>> {
+        loop {
+            let path = self.visible_path();
+            // Outermost first: the lock order.
+            let guards: Vec<_> = path.iter().rev().map(|node| node.tree.lock()).collect();
+            if !self.is_cancelled() {
+                return None;
+            }
+            let Some((absorber, inner)) = path.split_last() else { continue };
+            if !Self::is_path(&path, &guards) {
+                drop(guards);
+                yield_now(); // A change above is on its way down; its thread is between two locks.
+                continue;
+            }
+            absorber.put(LATCHED, true);
+            inner.iter().for_each(|node| node.put(LATCHED | UNWINDS, true));
+            return Some(Arc::clone(absorber));
+        }
+    }
+
+    /// From this node upwards as far as a cancel is visible.
+    fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        std::iter::successors(Some(Arc::clone(self)), |node| {
+            let open = !node.is_shielded() || node.has(PIERCED);
+            node.parent().filter(|parent| open && parent.is_cancelled())
+        })
+        .collect()
+    }
+
+    /// True if, under the locks, the path is still what [`visible_path`](Self::visible_path) saw, and complete: its end has a
+    /// cancel of its own. A flag that is on its way down from a change above makes this false for a moment.
+    fn is_path(path: &[Arc<Self>], guards: &[MutexGuard<'_, Tree<H>>]) -> bool {
+        let linked = path.windows(2).zip(guards.iter().rev()).all(|(pair, tree)| {
+            let open = !pair[0].is_shielded() || pair[0].has(PIERCED);
+            open && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1])) && pair[0].is_cancelled()
+        });
+        let own = REQUESTED | LATCHED | PIERCED;
+        let outside = guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
+        linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside))
+    }
+}
+
+/// What a visit of a child found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Same,
+    /// Cancelled or un-cancelled by this visit.
+    Changed,
+    /// A shield holds off a cancel above it.
+    HeldOff,
+}
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+impl Info {
+    pub(crate) fn new(kind: Kind, place: &'static Location<'static>, born: u64) -> Self {
+        Self { kind, name: OnceLock::new(), place, born }
+    }
+}
+
+impl<H> std::fmt::Debug for Node<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("kind", &self.info.kind)
+            .field("name", &self.info.name.get())
+            .field("cancelled", &self.is_cancelled())
+            .field("shielded", &self.is_shielded())
+            .finish_non_exhaustive()
+    }
+}

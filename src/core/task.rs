@@ -1,0 +1,54 @@
+//! What is known of one task, for as long as anybody looks at it.
+
+use super::node::Info;
+use super::sync::{Arc, AtomicUsize, Ordering};
+
+/// The record of a task: who it is, and how far it has come.
+#[derive(Debug)]
+pub(crate) struct TaskInfo {
+    pub(crate) id: u64,
+    pub(crate) info: Info,
+    pub(crate) traits: Traits,
+    fate: AtomicUsize,
+}
+
+/// What is special about a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    /// It runs on a thread of its own and can not be cut off.
+    pub(crate) blocking: bool,
+    /// It does not keep its nursery open.
+    pub(crate) daemon: bool,
+}
+
+/// Set once by the task, at its end.
+const ENDED: usize = 1;
+/// Set once by the handle, when it is dropped without having seen the end.
+const ABANDONED: usize = 1 << 1;
+
+impl TaskInfo {
+    pub(crate) fn new(id: u64, info: Info, traits: Traits) -> Self {
+        Self { id, info, traits, fate: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        match self.info.name.get() {
+            Some(name) => Arc::clone(name),
+            None => format!("Task-{}", self.id).into(),
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.fate.load(Ordering::Acquire) & ENDED != 0
+    }
+
+    /// Marks the end. True if nobody is left who could look at the outcome, so that the task itself has to report it.
+    pub(crate) fn end(&self) -> bool {
+        self.fate.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0
+    }
+
+    /// Marks that the handle is gone. True if the task had ended by then, so that the handle has to report its outcome.
+    pub(crate) fn abandon(&self) -> bool {
+        self.fate.fetch_or(ABANDONED, Ordering::AcqRel) & ENDED != 0
+    }
+}

@@ -1,0 +1,175 @@
+//! Deadlines: they fire whether or not anybody polls what they are for.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, Weak};
+
+use futures_util::future::select;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::clock::{self, Ticks};
+use crate::core::cause::{Cause, CauseKind};
+use crate::core::node::Kind;
+use crate::current;
+use crate::host::{Node, lock};
+use crate::shield;
+
+/// All deadlines of one runtime. One Tokio timer serves the earliest.
+///
+/// # Invariants
+///
+/// 1. The deadline of a node stands in the node; an entry only says when to look there. So moving a deadline needs no search, and
+///    entries of nodes that have ended or were moved are stale and harmless.
+/// 2. Stale entries are thrown out when they are more than half of a thousand or more (trio's T17: a toggled deadline leaks nothing).
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    queue: Mutex<Queue>,
+    earlier: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    heap: BinaryHeap<Reverse<Entry>>,
+    /// Size at which stale entries are thrown out next.
+    prune_at: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Ticks,
+    node: Weak<Node>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl Timers {
+    /// Looks at `node` at its deadline.
+    pub(crate) fn arm(&self, node: &Arc<Node>, at: Ticks) {
+        let mut queue = lock(&self.queue);
+        let is_earliest = queue.heap.peek().is_none_or(|Reverse(first)| at < first.at);
+        queue.heap.push(Reverse(Entry { at, node: Arc::downgrade(node) }));
+        if queue.heap.len() > queue.prune_at.max(1000) {
+            queue.heap.retain(|Reverse(entry)| entry.node.upgrade().is_some_and(|node| node.deadline() == Some(entry.at)));
+            queue.prune_at = 2 * queue.heap.len();
+        }
+        drop(queue);
+        if is_earliest {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Fires deadlines for ever.
+    pub(crate) async fn keep(&self) {
+        loop {
+            match self.fire() {
+                None => self.earlier.notified().await,
+                Some(next) => {
+                    let sleep = pin!(tokio::time::sleep_until(clock::instant(next)));
+                    let earlier = pin!(self.earlier.notified());
+                    select(sleep, earlier).await;
+                }
+            }
+        }
+    }
+
+    /// Cancels what is due and says when the next one is.
+    fn fire(&self) -> Option<Ticks> {
+        let now = clock::now();
+        loop {
+            let mut queue = lock(&self.queue);
+            let next = queue.heap.peek()?.0.at;
+            if next > now {
+                return Some(next);
+            }
+            let due = queue.heap.pop();
+            drop(queue);
+            if let Some(node) = due.and_then(|Reverse(entry)| entry.node.upgrade()) {
+                check(&node, now);
+            }
+        }
+    }
+}
+
+/// Cancels a node whose deadline has passed.
+pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
+    if node.deadline().is_none_or(|at| at > now) || node.is_requested() {
+        return;
+    }
+    if node.info.kind == Kind::Shield {
+        shield::out_of_budget(node);
+    } else {
+        node.cancel(Cause::new(CauseKind::Deadline));
+    }
+}
+
+/// Sets or moves the deadline of a node that has a host, and fires it at once if it has passed (T14).
+pub(crate) fn set(node: &Arc<Node>, at: Option<Ticks>) {
+    node.set_deadline(at);
+    let (Some(at), Some(host)) = (at, node.host()) else { return };
+    if at <= clock::now() {
+        check(node, at);
+    } else {
+        host.timers.arm(node, at);
+    }
+}
+
+/// The time by which the code that asks will have been cancelled, as far as deadlines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EffectiveDeadline {
+    /// No deadline applies.
+    None,
+    /// The earliest deadline that applies.
+    At(Instant),
+    /// It is cancelled already.
+    Cancelled,
+}
+
+/// Returns the earliest deadline of the scopes around this code, up to and including the innermost shield.
+///
+/// To hand on to peers, as in a request's timeout header. "Already cancelled" and "none" are values of their own (trio's
+/// `current_effective_deadline`, T18).
+pub fn current_deadline() -> EffectiveDeadline {
+    let node = current::node();
+    if node.is_cancelled() {
+        return EffectiveDeadline::Cancelled;
+    }
+    match effective(&node) {
+        None => EffectiveDeadline::None,
+        Some(at) => EffectiveDeadline::At(clock::instant(at)),
+    }
+}
+
+fn effective(node: &Arc<Node>) -> Option<Ticks> {
+    visible(node).filter_map(|node| node.deadline()).min()
+}
+
+/// This node and those around it, up to and including the innermost shield.
+fn visible(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
+    std::iter::successors(Some(Arc::clone(node)), |node| if node.is_shielded() { None } else { node.parent() })
+}
+
+/// Fires the deadlines around this code that have passed but were not looked at yet (T15).
+pub(crate) fn check_current() {
+    let node = current::node();
+    if visible(&node).any(|node| node.deadline().is_some()) {
+        let now = clock::now();
+        visible(&node).for_each(|node| check(&node, now));
+    }
+}

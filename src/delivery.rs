@@ -1,0 +1,187 @@
+//! How running code meets a cancel: looking, yielding, waiting, catching.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use crate::core::cause::Cause;
+use crate::current;
+use crate::deadline;
+use crate::error::Cancelled;
+use crate::host::Frame;
+use crate::region::{Cutting, End, Region};
+use crate::seat::Seat;
+
+/// Returns true if the code that asks is cancelled: it ends at its next suspension that nothing holds.
+///
+/// Does not yield. Outside of any scope, nursery or run it is false.
+pub fn is_cancelled() -> bool {
+    current::with(|current| current.is_some_and(|current| current.frame.is_cancelled()))
+}
+
+/// Yields to other tasks, and ends here if cancelled (trio's `checkpoint`).
+///
+/// It is the one suspension that is exact: a cancel, or a deadline that has passed, never gets past it. In a frame that another
+/// branch holds (a shield beside it in `join!`) it only yields.
+pub fn checkpoint() -> Checkpoint {
+    Checkpoint { yielded: false }
+}
+
+/// Made by [`checkpoint`].
+///
+/// # Cancel safety
+///
+/// Safe to drop: nothing is lost.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Checkpoint {
+    yielded: bool,
+}
+
+impl Future for Checkpoint {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        deadline::check_current();
+        let ends_here = current::with(|current| {
+            current.is_some_and(|current| current.frame.is_cancelled() && !current.frame.is_held())
+        });
+        if std::mem::replace(&mut self.yielded, true) && !ends_here {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Completes when the code that waits is cancelled, with the cause.
+///
+/// While it is pending it holds the frame, so it is always delivered before the region is dropped, also inside `select!`. What is
+/// awaited after it ends at its first suspension unless it is shielded.
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::{CancelScope, CauseKind, cancelled};
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let why = CancelScope::new().timeout(Duration::from_secs(1)).run(cancelled()).await;
+/// assert_eq!(why.unwrap().kind(), CauseKind::Deadline);
+/// # }
+/// ```
+pub fn cancelled() -> WaitCancelled {
+    WaitCancelled { seat: Seat::default() }
+}
+
+/// Made by [`cancelled`].
+///
+/// # Cancel safety
+///
+/// Safe to drop and to make again: nothing is lost.
+#[must_use = "futures do nothing unless polled"]
+pub struct WaitCancelled {
+    seat: Seat,
+}
+
+impl Future for WaitCancelled {
+    type Output = Cause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
+        let cause = current::with(|current| current.and_then(|current| current.frame.node().cause()));
+        match cause {
+            Some(cause) => {
+                self.seat.leave();
+                Poll::Ready(cause)
+            }
+            None => {
+                self.seat.stay(cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl fmt::Debug for WaitCancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitCancelled")
+    }
+}
+
+/// Runs `fut` and catches a cancel that cuts it off, so that the code after it runs on: to print, to undo, or to raise a shield
+/// and clean up. That code is still cancelled: its next suspension that nothing holds is the end of it (trio's
+/// `except Cancelled`).
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::{CancelScope, catch_cancelled, shield};
+/// # use std::time::Duration;
+/// # use tokio::time::sleep;
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let done = CancelScope::new().timeout(Duration::from_secs(1)).run(async {
+///     let work = catch_cancelled(sleep(Duration::from_secs(60))).await;
+///     assert!(work.is_err());
+///     shield(sleep(Duration::from_secs(5))).await; // the clean-up
+///     "cleaned up"
+/// });
+/// assert_eq!(done.await.unwrap(), "cleaned up");
+/// # }
+/// ```
+pub fn catch_cancelled<F: Future>(fut: F) -> CatchCancelled<F> {
+    CatchCancelled { region: Region::new(fut, Cutting::Caught), seat: Seat::default() }
+}
+
+pin_project! {
+    /// Made by [`catch_cancelled`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the future inside where it stands, as [`Scoped`](crate::Scoped) does.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct CatchCancelled<F> {
+        #[pin]
+        region: Region<F>,
+        seat: Seat,
+    }
+}
+
+impl<F: Future> Future for CatchCancelled<F> {
+    type Output = Result<F::Output, Cancelled>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        enter_inner(this.region.as_mut(), this.seat);
+        let Poll::Ready(end) = this.region.poll(cx) else {
+            this.seat.stay(cx);
+            return Poll::Pending;
+        };
+        this.seat.leave();
+        Poll::Ready(match end {
+            End::Done(value) => Ok(value),
+            End::Cut(cut) => Err(Cancelled::new(cut.cause)),
+            End::Panicked(payload) => resume_unwind(payload),
+        })
+    }
+}
+
+/// Binds a region without a node of its own to the frame in which it is polled.
+pub(crate) fn enter_inner<F: Future>(region: Pin<&mut Region<F>>, seat: &Seat) {
+    if region.is_entered() && !seat.has_moved() {
+        return;
+    }
+    let frame = match current::frame() {
+        Some(outer) => Frame::of_frame(outer),
+        None => Frame::of_node(crate::host::root(), false),
+    };
+    region.enter(frame);
+}
+
+impl<F> fmt::Debug for CatchCancelled<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatchCancelled").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,249 @@
+//! Finalizers: clean-up that may await, and runs once whatever happens.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use pin_project_lite::pin_project;
+
+use crate::current;
+use crate::delivery::enter_inner;
+use crate::outcome::Panic;
+use crate::region::{Cutting, End, Region};
+use crate::report::{Event, Subject};
+use crate::seat::Seat;
+use crate::shield::{Exposed, Shield, collect, shield, shield_with};
+
+/// Finalizers for any future.
+pub trait FinalizeExt: Future + Sized {
+    /// Runs `finalizer` if this future is cut off by a cancel, or dropped after its first poll.
+    ///
+    /// The finalizer is shielded; in a cancel it runs in place, before anything around it unwinds, and after a drop it is rescued.
+    /// Finalizers run from the innermost outwards, each after what was rescued from inside it (L14 to L17). Its panic never
+    /// replaces the end of the future; it is reported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use testudo::{CancelScope, FinalizeExt};
+    /// # use std::time::Duration;
+    /// # use tokio::time::sleep;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let upload = sleep(Duration::from_secs(60)).on_cancel(async {
+    ///     sleep(Duration::from_secs(1)).await; // abort the upload at the server
+    /// });
+    /// let started = tokio::time::Instant::now();
+    /// assert!(CancelScope::new().timeout(Duration::from_secs(5)).run(upload).await.is_err());
+    /// assert_eq!(started.elapsed(), Duration::from_secs(6));
+    /// # }
+    /// ```
+    #[track_caller]
+    fn on_cancel<C>(self, finalizer: C) -> Finalized<Self, C>
+    where
+        C: Future<Output = ()> + Send + 'static,
+    {
+        Finalized::new(self, shield(finalizer), When::Cancelled)
+    }
+
+    /// Runs `finalizer` when this future has ended in any way: with a value, by a cancel, by a panic, or dropped after its first poll.
+    /// See [`on_cancel`](Self::on_cancel).
+    #[track_caller]
+    fn finally<C>(self, finalizer: C) -> Finalized<Self, C>
+    where
+        C: Future<Output = ()> + Send + 'static,
+    {
+        Finalized::new(self, shield(finalizer), When::Always)
+    }
+}
+
+impl<F: Future> FinalizeExt for F {}
+
+/// Acquires a resource, uses it, and releases it exactly once if it was acquired, whatever happens (L12).
+///
+/// `acquire` is shielded; it gets the right to open its shield for the part that only waits. If the caller is dropped meanwhile, the
+/// rescue finishes it and then releases. `release` is a [finalizer](FinalizeExt::finally) of the use. The resource is cloned: make
+/// it an `Arc`, a handle, an id.
+///
+/// # Cancel safety
+///
+/// Dropping it loses the value of the use; what was acquired is released.
+#[track_caller]
+pub fn bracket<R, A, U, C>(
+    acquire: impl FnOnce(Exposed) -> A,
+    using: impl FnOnce(R) -> U,
+    release: impl FnOnce(R) -> C + Send + 'static,
+) -> impl Future<Output = U::Output>
+where
+    R: Clone + Send + 'static,
+    A: Future<Output = R> + Send + 'static,
+    U: Future,
+    C: Future<Output = ()> + Send + 'static,
+{
+    let release = Arc::new(std::sync::Mutex::new(Some(release)));
+    let late = Arc::clone(&release);
+    let releasing = move |resource: R| async move {
+        let release = crate::host::lock(&late).take();
+        if let Some(release) = release {
+            release(resource).await;
+        }
+    };
+    let instead = releasing.clone();
+    let acquire = shield_with(acquire).on_rescued(move |resource| shield(instead(resource)).launch(None, Vec::new()));
+    // Made here, so that reports name the caller's place; it does nothing before it is polled.
+    let finalizer = |resource| shield(releasing(resource));
+    async move {
+        let resource = acquire.await;
+        Finalized::new(using(resource.clone()), finalizer(resource), When::Always).await
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Cancelled,
+    Always,
+}
+
+pin_project! {
+    /// Made by [`FinalizeExt::on_cancel`] and [`FinalizeExt::finally`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it after the first poll drops the future inside where it stands; then the finalizer is rescued, and awaited by the
+    /// nearest open nursery upwards or the runner. Dropping it before the first poll drops both.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Finalized<F, C>
+    where
+        F: Future,
+        C: Future<Output = ()>,
+        C: Send,
+        C: 'static,
+    {
+        #[pin]
+        region: Region<F>,
+        seat: Seat,
+        finalizer: Option<Shield<C>>,
+        end: Option<End<F::Output>>,
+        when: When,
+    }
+
+    impl<F, C> PinnedDrop for Finalized<F, C>
+    where
+        F: Future,
+        C: Future<Output = ()>,
+        C: Send,
+        C: 'static,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // With an end, the finalizer has begun, and its shield rescues itself.
+            if !this.region.is_entered() || this.end.is_some() {
+                return;
+            }
+            let Some(finalizer) = this.finalizer.take() else { return };
+            let (rescued, result) = collect(this.region);
+            finalizer.launch(this.seat.frame(), rescued);
+            this.seat.leave();
+            if let (Err(payload), false) = (result, std::thread::panicking()) {
+                resume_unwind(payload);
+            }
+        }
+    }
+}
+
+impl<F, C> Finalized<F, C>
+where
+    F: Future,
+    C: Future<Output = ()> + Send + 'static,
+{
+    fn new(fut: F, finalizer: Shield<C>, when: When) -> Self {
+        Self {
+            region: Region::new(fut, Cutting::Unwinds),
+            seat: Seat::default(),
+            finalizer: Some(finalizer),
+            end: None,
+            when,
+        }
+    }
+
+    /// Allows the finalizer to hold off a cancel for so long. See [`Shield::budget`].
+    ///
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
+    pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
+        let budget = budget.into();
+        self.finalizer = self.finalizer.take().map(|finalizer| finalizer.budget(budget));
+        self
+    }
+}
+
+impl<F, C> Future for Finalized<F, C>
+where
+    F: Future,
+    C: Future<Output = ()> + Send + 'static,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        if this.finalizer.is_none() {
+            return Poll::Pending; // Over, and unwinding.
+        }
+        if this.end.is_none() {
+            enter_inner(this.region.as_mut(), this.seat);
+            let Poll::Ready(end) = this.region.poll(cx) else {
+                this.seat.stay(cx);
+                return Poll::Pending;
+            };
+            if *this.when == When::Cancelled && !matches!(end, End::Cut(_)) {
+                *this.finalizer = None;
+                this.seat.leave();
+                return give(end);
+            }
+            *this.end = Some(end);
+        }
+        let Some(finalizer) = this.finalizer else { return Poll::Pending };
+        let poll = catch_unwind(AssertUnwindSafe(|| finalizer.poll_unpin(cx)));
+        // The shield of the finalizer holds by now, or is over: there is no moment without a hold.
+        this.seat.leave();
+        match poll {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(())) => {}
+            Err(payload) => report_panic(payload),
+        }
+        *this.finalizer = None;
+        this.end.take().map_or(Poll::Pending, give)
+    }
+}
+
+/// Ends as the future inside has ended.
+fn give<T>(end: End<T>) -> Poll<T> {
+    match end {
+        End::Done(value) => Poll::Ready(value),
+        End::Cut(_) => Poll::Pending, // The unwinding goes on outside.
+        End::Panicked(payload) => resume_unwind(payload),
+    }
+}
+
+fn report_panic(payload: crate::region::Payload) {
+    let node = current::node();
+    if let Some(host) = node.host() {
+        host.report(Event::Panicked(Subject::of_node(&node), Panic::new(payload).message().into()));
+    }
+}
+
+impl<F, C> fmt::Debug for Finalized<F, C>
+where
+    F: Future,
+    C: Future<Output = ()> + Send + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finalized").field("when", &self.when).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! The runtime that a tree of ours lives on: where rescued work goes, who keeps its deadlines, who hears its reports.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::runtime::{Handle, Id};
+
+use crate::core::frame as frames;
+use crate::core::node::{self as nodes, Info, Kind};
+use crate::deadline::Timers;
+use crate::report::{Event, Reporter};
+
+pub(crate) type Node = nodes::Node<Host>;
+pub(crate) type Frame = frames::Frame<Host>;
+pub(crate) type Hold = frames::Hold<Host>;
+
+/// What a tree needs of its runtime. One for each runtime, made when the first future of ours is polled on it, or by a runner.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// None outside of any runtime: then nothing can be rescued, and every loss is reported.
+    pub(crate) handle: Option<Handle>,
+    pub(crate) timers: Timers,
+    /// What a shield gets as its budget if it names none; none for ever.
+    pub(crate) budget: Option<std::time::Duration>,
+    /// True while a runner is in charge: `testudo::spawn` is legal.
+    pub(crate) is_run: bool,
+    reporter: Option<Reporter>,
+    unclaimed: Mutex<Vec<Event>>,
+    lost: AtomicUsize,
+}
+
+/// Beyond this many, reports that nobody has fetched are only counted: a program that never drains must not leak.
+const UNCLAIMED_MAX: usize = 1024;
+
+impl Host {
+    fn new(handle: Option<Handle>) -> Self {
+        Self {
+            handle,
+            timers: Timers::default(),
+            budget: None,
+            is_run: false,
+            reporter: None,
+            unclaimed: Mutex::default(),
+            lost: AtomicUsize::new(0),
+        }
+    }
+
+    /// The host of a runtime that a runner owns.
+    pub(crate) fn of_run(handle: Handle, budget: Option<std::time::Duration>, reporter: Option<Reporter>) -> Self {
+        Self { budget, is_run: true, reporter, ..Self::new(Some(handle)) }
+    }
+
+    /// Says what happened, to whoever is there to hear it, and keeps it for the report at the end.
+    pub(crate) fn report(&self, event: Event) {
+        event.trace();
+        if event.is_loss() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(reporter) = &self.reporter {
+            reporter.report(&event);
+        }
+        let mut unclaimed = lock(&self.unclaimed);
+        if unclaimed.len() < UNCLAIMED_MAX {
+            unclaimed.push(event);
+        }
+    }
+
+    /// What was reported since the last time, and how much has been lost in all.
+    pub(crate) fn claim(&self) -> (Vec<Event>, usize) {
+        (std::mem::take(&mut *lock(&self.unclaimed)), self.lost.load(Ordering::Relaxed))
+    }
+
+    /// Begins a task on this runtime. If that is gone, the future is dropped at once; its destructor reports the loss.
+    pub(crate) fn spawn(&self, fut: impl Future<Output = ()> + Send + 'static) {
+        if let Some(handle) = &self.handle {
+            drop(handle.spawn(fut));
+        }
+    }
+}
+
+/// Names the next task of this process. Ids are never used twice.
+pub(crate) fn next_task_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The root of the runtime that this code runs on.
+pub(crate) fn root() -> Arc<Node> {
+    match Handle::try_current() {
+        Ok(handle) => root_of(handle),
+        Err(_) => nowhere(),
+    }
+}
+
+/// The root of what is polled outside of any runtime.
+fn nowhere() -> Arc<Node> {
+    static NOWHERE: OnceLock<Arc<Node>> = OnceLock::new();
+    Arc::clone(NOWHERE.get_or_init(|| new_root(Host::new(None))))
+}
+
+/// Makes the root of a tree.
+#[track_caller]
+pub(crate) fn new_root(host: Host) -> Arc<Node> {
+    let info = Info::new(Kind::Root, Location::caller(), crate::clock::now());
+    Node::root(info, Arc::new(host))
+}
+
+fn roots() -> MutexGuard<'static, HashMap<Id, Arc<Node>>> {
+    static ROOTS: OnceLock<Mutex<HashMap<Id, Arc<Node>>>> = OnceLock::new();
+    lock(ROOTS.get_or_init(Mutex::default))
+}
+
+fn root_of(handle: Handle) -> Arc<Node> {
+    if let Some(root) = roots().get(&handle.id()) {
+        return Arc::clone(root);
+    }
+    let root = new_root(Host::new(Some(handle.clone())));
+    install(&handle, root)
+}
+
+/// Makes `root` the root of its runtime, unless there is one; gives back the one that counts.
+pub(crate) fn install(handle: &Handle, root: Arc<Node>) -> Arc<Node> {
+    let id = handle.id();
+    let known = Arc::clone(roots().entry(id).or_insert_with(|| Arc::clone(&root)));
+    if Arc::ptr_eq(&known, &root) {
+        // The runtime drops its tasks when it ends, and this one takes the root along. No lock is held: a runtime that is
+        // gone already drops it here.
+        let resident = Resident { id, root };
+        drop(handle.spawn(async move { resident.keep().await }));
+    }
+    known
+}
+
+/// Lives on a runtime as long as that does: keeps the deadlines, and takes the root out of the list at the end.
+struct Resident {
+    id: Id,
+    root: Arc<Node>,
+}
+
+impl Resident {
+    async fn keep(&self) {
+        match self.root.host() {
+            Some(host) => host.timers.keep().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let root = roots().remove(&self.id);
+        drop(root);
+    }
+}
+
+/// Locks a mutex whose content is changed by code that can not panic half-way.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

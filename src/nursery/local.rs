@@ -1,0 +1,291 @@
+//! The nursery in one task, whose children may borrow.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::panic::{Location, resume_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use pin_project_lite::pin_project;
+
+use super::child::Child;
+use super::run::{Body, Inner, Stage};
+use super::{Shared, Ticket};
+use crate::clock;
+use crate::core::live::{Live, Weight};
+use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::task::{TaskInfo, Traits};
+use crate::error::{NurseryError, SpawnError};
+use crate::host::{self, Frame};
+use crate::outcome::{ChildOutput, Outcome, TaskOutput};
+use crate::policy::Policy;
+use crate::region::{Cutting, Region};
+use crate::task::TaskRef;
+
+/// Runs `body` with a nursery whose children are polled in this task and may borrow from outside it (S27).
+///
+/// The children are concurrent, not parallel. Everything else is as in [`nursery`](crate::nursery()), but for the drop: the children
+/// borrow, so nobody can adopt them, and they are dropped with the future.
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::nursery_local;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let words = vec!["to", "be"];
+/// let lengths = std::cell::RefCell::new(Vec::new());
+/// let run = nursery_local(|n| {
+///     for word in &words {
+///         n.spawn(async { lengths.borrow_mut().push(word.len()) });
+///     }
+///     async {}
+/// });
+/// run.await.unwrap();
+/// assert_eq!(*lengths.borrow(), [2, 2]);
+/// # }
+/// ```
+#[track_caller]
+pub fn nursery_local<'env, F, B>(body: F) -> LocalNurseryRun<'env, F, B>
+where
+    F: FnOnce(LocalNursery<'env, <B::Output as TaskOutput>::Error>) -> B,
+    B: Future,
+    B::Output: TaskOutput,
+    <B::Output as TaskOutput>::Error: fmt::Display + Send + Sync + 'static,
+{
+    let info = Info::new(Kind::Nursery, Location::caller(), clock::now());
+    let node = CoreNode::unbound(info, Some(Live::new()), false);
+    let shared = Shared::new(Arc::clone(&node), Policy::default());
+    let queue = Rc::new(Queue { shared: Arc::clone(&shared), incoming: RefCell::default(), waker: RefCell::default() });
+    let handle = LocalNursery { queue: Rc::clone(&queue) };
+    LocalNurseryRun {
+        region: Region::new(Body::new(body, handle), Cutting::Unwinds),
+        inner: Inner::new(node, shared),
+        children: FuturesUnordered::new(),
+        queue,
+    }
+}
+
+/// A handle on a [`nursery_local`], for its body and its children.
+pub struct LocalNursery<'env, E> {
+    queue: Rc<Queue<'env, E>>,
+}
+
+impl<E> Clone for LocalNursery<'_, E> {
+    fn clone(&self) -> Self {
+        Self { queue: Rc::clone(&self.queue) }
+    }
+}
+
+/// Children that were spawned since the nursery was polled last.
+struct Queue<'env, E> {
+    shared: Arc<Shared<E>>,
+    incoming: RefCell<Vec<LocalBoxFuture<'env, ()>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl<'env, E> LocalNursery<'env, E>
+where
+    E: fmt::Display + Send + Sync + 'static,
+{
+    /// Begins a child and returns at once. See [`Nursery::spawn`](crate::Nursery::spawn).
+    ///
+    /// # Panics
+    ///
+    /// If the nursery has ended.
+    #[track_caller]
+    pub fn spawn<F>(&self, fut: F) -> LocalTask<<F::Output as ChildOutput<E>>::Value, E>
+    where
+        F: Future + 'env,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: 'env,
+    {
+        let shared = &self.queue.shared;
+        let Some(ticket) = Ticket::at(&shared.node, Weight::Regular) else { panic!("{}", SpawnError::new(())) };
+        let info = Info::new(Kind::Task, Location::caller(), clock::now());
+        let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
+        let frame = Frame::of_task(Arc::clone(&shared.node), shared.is_owned(), task);
+        let child = Child::new(fut, Arc::clone(shared), Arc::clone(&frame), ticket, None).borrowing();
+        let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
+        let fill = Rc::clone(&slot);
+        let child = async move { fill.set(child.await) };
+        self.queue.incoming.borrow_mut().push(Box::pin(child));
+        let waker = self.queue.waker.borrow_mut().take();
+        waker.into_iter().for_each(Waker::wake);
+        LocalTask { slot, task: TaskRef::new(frame).expect("it was made for a task") }
+    }
+
+    /// Cancels the body and all children. See [`Nursery::cancel`](crate::Nursery::cancel).
+    pub fn cancel(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> bool {
+        super::Nursery::new(Arc::clone(&self.queue.shared)).cancel(reason)
+    }
+}
+
+impl<E> fmt::Debug for LocalNursery<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalNursery").field("node", &self.queue.shared.node).finish()
+    }
+}
+
+/// Where a child leaves its outcome for its handle.
+struct Slot<T, E> {
+    outcome: RefCell<Option<Outcome<T, Arc<E>>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl<T, E> Slot<T, E> {
+    fn set(&self, outcome: Outcome<T, Arc<E>>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        let waker = self.waker.borrow_mut().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A child of a [`nursery_local`]; the future of its [`Outcome`].
+///
+/// # Cancel safety
+///
+/// Dropping it loses the outcome as far as this handle goes. The child is not touched.
+pub struct LocalTask<T, E> {
+    slot: Rc<Slot<T, E>>,
+    task: TaskRef,
+}
+
+impl<T, E> LocalTask<T, E> {
+    /// Cancels this child alone. See [`TaskRef::cancel`].
+    pub fn cancel(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> bool {
+        self.task.cancel(reason)
+    }
+}
+
+impl<T, E> Future for LocalTask<T, E> {
+    type Output = Outcome<T, Arc<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(outcome) = self.slot.outcome.borrow_mut().take() {
+            return Poll::Ready(outcome);
+        }
+        let old = self.slot.waker.borrow_mut().replace(cx.waker().clone());
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl<T, E> fmt::Debug for LocalTask<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalTask").field(&self.task).finish()
+    }
+}
+
+type ErrorOf<B> = <<B as Future>::Output as TaskOutput>::Error;
+type ValueOf<B> = <<B as Future>::Output as TaskOutput>::Value;
+
+pin_project! {
+    /// Made by [`nursery_local`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the body and all children where they stand. Started owned shields and finalizers in them are rescued.
+    #[must_use = "a nursery does nothing unless polled; dropped, it drops its children"]
+    pub struct LocalNurseryRun<'env, F, B>
+    where
+        B: Future,
+        B::Output: TaskOutput,
+    {
+        #[pin]
+        region: Region<Body<F, B, LocalNursery<'env, ErrorOf<B>>>>,
+        children: FuturesUnordered<LocalBoxFuture<'env, ()>>,
+        inner: Inner<ValueOf<B>, ErrorOf<B>>,
+        queue: Rc<Queue<'env, ErrorOf<B>>>,
+    }
+
+    impl<'env, F, B> PinnedDrop for LocalNurseryRun<'env, F, B>
+    where
+        B: Future,
+        B::Output: TaskOutput,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let result = this.region.discard();
+            this.children.clear();
+            // Children that were never polled may hold the queue that holds them.
+            let incoming = std::mem::take(&mut *this.queue.incoming.borrow_mut());
+            drop(incoming);
+            if let (Err(payload), false) = (result, std::thread::panicking()) {
+                resume_unwind(payload);
+            }
+        }
+    }
+}
+
+impl<F, B> LocalNurseryRun<'_, F, B>
+where
+    B: Future,
+    B::Output: TaskOutput,
+{
+    /// Sets what the end of one child does to the others.
+    pub fn policy(self, policy: Policy) -> Self {
+        self.queue.shared.set_policy(policy);
+        self
+    }
+}
+
+impl<'env, F, B> Future for LocalNurseryRun<'env, F, B>
+where
+    F: FnOnce(LocalNursery<'env, ErrorOf<B>>) -> B,
+    B: Future,
+    B::Output: TaskOutput,
+    ErrorOf<B>: fmt::Display + Send + Sync + 'static,
+{
+    type Output = Result<ValueOf<B>, NurseryError<ErrorOf<B>>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let inner = this.inner;
+        match inner.stage() {
+            Stage::Fresh => this.region.as_mut().enter(inner.enter()),
+            Stage::Body | Stage::Joining => inner.follow(),
+            Stage::Over => return Poll::Pending,
+        }
+        if inner.stage() == Stage::Body {
+            if let Poll::Ready(end) = this.region.poll(cx) {
+                inner.end_body(end);
+            }
+        }
+        poll_children(this.children, this.queue, cx);
+        if inner.stage() == Stage::Body { inner.stay(cx) } else { inner.poll_join(cx) }
+    }
+}
+
+/// Polls the children until none is ready and none is new.
+fn poll_children<'env, E>(
+    children: &mut FuturesUnordered<LocalBoxFuture<'env, ()>>,
+    queue: &Queue<'env, E>,
+    cx: &mut Context<'_>,
+) {
+    loop {
+        children.extend(queue.incoming.borrow_mut().drain(..));
+        match children.poll_next_unpin(cx) {
+            Poll::Ready(Some(())) => {}
+            Poll::Ready(None) | Poll::Pending if !queue.incoming.borrow().is_empty() => {}
+            Poll::Ready(None) | Poll::Pending => break,
+        }
+    }
+    let old = queue.waker.borrow_mut().replace(cx.waker().clone());
+    drop(old);
+}
+
+impl<F, B> fmt::Debug for LocalNurseryRun<'_, F, B>
+where
+    B: Future,
+    B::Output: TaskOutput,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalNurseryRun").field("children", &self.children.len()).finish_non_exhaustive()
+    }
+}

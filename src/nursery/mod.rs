@@ -1,0 +1,421 @@
+//! Nurseries: owners of child tasks that do not end before them.
+
+mod child;
+mod local;
+mod run;
+mod start;
+mod ticket;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
+pub use run::{NurseryRun, nursery};
+pub use start::{Start, Started};
+pub(crate) use ticket::Ticket;
+
+use crate::blocking::{self, BlockingCx};
+use crate::clock;
+use crate::core::cause::{Cause, CauseKind};
+use crate::core::live::Weight;
+use crate::core::node::{Info, Kind};
+use crate::core::task::{TaskInfo, Traits};
+use crate::current;
+use crate::error::{Failed, Failure, SpawnError};
+use crate::host::{self, Frame, Node, lock};
+use crate::outcome::{ChildOutput, Panic};
+use crate::policy::Policy;
+use crate::report::{Event, Subject};
+use crate::scope::ScopeHandle;
+use crate::task::Task;
+
+/// A handle on a nursery, for its body and its children: a cheap clone, `'static`, for any thread.
+///
+/// Against the neighbours: (1) a `JoinSet` aborts its tasks when it is dropped and does not wait; a nursery is a future, waits, and
+/// hands its children to an owner if it is dropped itself. (2) A `TaskTracker` only counts. (3) `tokio::spawn` gives nobody the
+/// duty to wait.
+pub struct Nursery<E> {
+    shared: Arc<Shared<E>>,
+}
+
+impl<E> Clone for Nursery<E> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// What the nursery, its handles and its children share.
+pub(crate) struct Shared<E> {
+    pub(crate) node: Arc<Node>,
+    /// True from the first poll on, if somebody waits for the task that polls the nursery.
+    owned: AtomicBool,
+    /// True once the body is no longer counted among what is alive.
+    body_ended: AtomicBool,
+    fate: Mutex<Fate<E>>,
+}
+
+struct Fate<E> {
+    policy: Policy,
+    failures: Vec<Failure<E>>,
+    succeeded: bool,
+}
+
+impl<E> Shared<E> {
+    pub(crate) fn new(node: Arc<Node>, policy: Policy) -> Arc<Self> {
+        let fate = Mutex::new(Fate { policy, failures: Vec::new(), succeeded: false });
+        Arc::new(Self { node, owned: AtomicBool::new(false), body_ended: AtomicBool::new(false), fate })
+    }
+
+    pub(crate) fn set_owned(&self, owned: bool) {
+        self.owned.store(owned, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned.load(Ordering::Relaxed)
+    }
+
+    fn end_body(&self) {
+        self.body_ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        lock(&self.fate).policy
+    }
+
+    fn set_policy(&self, policy: Policy) {
+        lock(&self.fate).policy = policy;
+    }
+
+    /// A child has ended well.
+    pub(crate) fn succeed(&self, task: impl FnOnce() -> Arc<str>) {
+        let mut fate = lock(&self.fate);
+        if fate.policy == Policy::FirstSuccess && !std::mem::replace(&mut fate.succeeded, true) {
+            drop(fate);
+            self.node.cancel(Cause::by(CauseKind::Succeeded, task()));
+        }
+    }
+
+    /// A child has failed, and its failure is the nursery's.
+    pub(crate) fn fail(&self, task: Arc<str>, what: Failed<E>) {
+        let kind = match &what {
+            Failed::Error(_) => CauseKind::Failed,
+            Failed::Panic(_) => CauseKind::Panicked,
+        };
+        let mut fate = lock(&self.fate);
+        let policy = fate.policy;
+        fate.failures.push(Failure { task: Arc::clone(&task), what });
+        drop(fate);
+        let cancels = if kind == CauseKind::Failed { policy.error_cancels() } else { policy.panic_goes_on() };
+        if cancels {
+            self.node.cancel(Cause::by(kind, task));
+        }
+    }
+
+    /// Takes the failures out, at the end.
+    fn take(&self) -> (Vec<Failure<E>>, bool) {
+        let mut fate = lock(&self.fate);
+        (std::mem::take(&mut fate.failures), fate.succeeded)
+    }
+}
+
+/// Reports failures that the nursery can not return, because its caller is gone or unwinds (L31).
+fn report_all<E: fmt::Display>(node: &Node, failures: &[Failure<E>]) {
+    let Some(host) = node.host() else { return };
+    for failure in failures {
+        let who = Subject::of_node(node).named(&failure.task);
+        host.report(match &failure.what {
+            Failed::Error(error) => Event::Failed(who, error.to_string().into()),
+            Failed::Panic(panic) => Event::Panicked(who, panic.message().into()),
+        });
+    }
+}
+
+/// The first panic among failures, if the policy says that it goes on.
+fn panic_of<E>(failures: &[Failure<E>]) -> Option<Panic> {
+    failures.iter().find_map(|failure| match &failure.what {
+        Failed::Panic(panic) => Some(panic.clone()),
+        Failed::Error(_) => None,
+    })
+}
+
+impl<E> Nursery<E>
+where
+    E: fmt::Display + Send + Sync + 'static,
+{
+    /// Begins a child and returns at once.
+    ///
+    /// The child always gets its first poll, also if the nursery is cancelled, so a shield that it raises before its first
+    /// suspension always holds (T31, S29). It is cancelled with the nursery, not with the place that spawns it (T46).
+    ///
+    /// # Panics
+    ///
+    /// If the nursery has ended; [`try_spawn`](Self::try_spawn) gives the future back instead. If the nursery lives outside of a
+    /// Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(&self, fut: F) -> Task<<F::Output as ChildOutput<E>>::Value, E>
+    where
+        F: Future + Send + 'static,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: Send + 'static,
+    {
+        self.task().spawn(fut)
+    }
+
+    /// Begins a child, or gives the future back, which was not polled, if the nursery has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the body and all children had ended.
+    ///
+    /// # Panics
+    ///
+    /// If the nursery lives outside of a Tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F>(&self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    where
+        F: Future + Send + 'static,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: Send + 'static,
+    {
+        self.task().try_spawn(fut)
+    }
+
+    /// Runs a blocking function on Tokio's threads for that, as a child. See [`TaskBuilder::spawn_blocking`].
+    ///
+    /// # Panics
+    ///
+    /// If the nursery has ended, or lives outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, O>(&self, work: F) -> Task<O::Value, E>
+    where
+        F: FnOnce(&BlockingCx) -> O + Send + 'static,
+        O: ChildOutput<E> + Send + 'static,
+        O::Value: Send + 'static,
+    {
+        self.task().spawn_blocking(work)
+    }
+
+    /// Begins a child and waits until it says that it has started; gives what it hands over then (trio's `start`).
+    ///
+    /// Until then the child runs under the scopes of the caller, and its error comes out of `start` alone; from then on it is
+    /// a child of this nursery, with everything that it has opened (T57 to T60).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use testudo::nursery;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let result = nursery(|n| async move {
+    ///     let port = n.start(|started| async move {
+    ///         started.started(8080); // bound; from here on a child
+    ///     });
+    ///     assert_eq!(port.await.unwrap(), 8080);
+    /// });
+    /// result.await.unwrap();
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn start<V, F, O>(&self, make: impl FnOnce(Started<V>) -> F) -> Start<V, E>
+    where
+        V: Send + 'static,
+        F: Future<Output = O> + Send + 'static,
+        O: ChildOutput<E>,
+        O::Value: Send + 'static,
+    {
+        start::start(self, make)
+    }
+
+    /// Begins to describe a child: its name, whether it is a daemon or shielded.
+    #[track_caller]
+    pub fn task(&self) -> TaskBuilder<'_, E> {
+        TaskBuilder {
+            nursery: self,
+            info: Info::new(Kind::Task, Location::caller(), clock::now()),
+            daemon: false,
+            shielded: false,
+            abandon: false,
+        }
+    }
+}
+
+impl<E> Nursery<E> {
+    pub(crate) fn new(shared: Arc<Shared<E>>) -> Self {
+        Self { shared }
+    }
+
+    /// Cancels the body and all children. True if this was the first request. Cancelling is no failure: a body that ends
+    /// all the same gives its value.
+    pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
+        self.shared.node.cancel(Cause::requested(reason.into(), current::task_name()))
+    }
+
+    /// Returns the scope that every nursery has: its deadline, shield and cause.
+    pub fn scope(&self) -> ScopeHandle {
+        ScopeHandle::new(Arc::clone(&self.shared.node))
+    }
+
+    /// Returns how many children are alive, with pending starts and what the nursery has adopted; not the body.
+    pub fn len(&self) -> usize {
+        let body = usize::from(!self.shared.body_ended.load(Ordering::Relaxed));
+        self.shared.node.live.as_ref().map_or(0, |live| live.len().saturating_sub(body))
+    }
+
+    /// True if no child is alive.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<E> fmt::Debug for Nursery<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nursery").field("node", &self.shared.node).field("children", &self.len()).finish()
+    }
+}
+
+/// A child that is being described; made by [`Nursery::task`].
+#[must_use = "a described task does nothing until it is spawned"]
+pub struct TaskBuilder<'a, E> {
+    nursery: &'a Nursery<E>,
+    info: Info,
+    daemon: bool,
+    shielded: bool,
+    abandon: bool,
+}
+
+impl<E> TaskBuilder<'_, E>
+where
+    E: fmt::Display + Send + Sync + 'static,
+{
+    /// Gives the child a name; without one it is `Task-N`. Names need not be unique.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        let _ = self.info.name.set(name.into());
+        self
+    }
+
+    /// A daemon does not keep its nursery open: when only daemons are left they are cancelled (L35). Its failure is a failure.
+    pub fn daemon(mut self) -> Self {
+        self.daemon = true;
+        self
+    }
+
+    /// The child is not cancelled by its nursery or by anything outside; its own cancel still works. For a stretch of work rather
+    /// than a whole task, and for a budget, use [`shield`](crate::shield()).
+    pub fn shielded(mut self, shielded: bool) -> Self {
+        self.shielded = shielded;
+        self
+    }
+
+    /// For blocking work: once cancelled, the nursery no longer waits for it. The thread runs on, and what it returns is dropped.
+    pub fn abandon(mut self) -> Self {
+        self.abandon = true;
+        self
+    }
+
+    /// Begins the child. See [`Nursery::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// If the nursery has ended, or lives outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(self, fut: F) -> Task<<F::Output as ChildOutput<E>>::Value, E>
+    where
+        F: Future + Send + 'static,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: Send + 'static,
+    {
+        match self.try_spawn(fut) {
+            Ok(task) => task,
+            Err(closed) => panic!("{closed}"),
+        }
+    }
+
+    /// Begins the child, or gives the future back. See [`Nursery::try_spawn`].
+    ///
+    /// # Errors
+    ///
+    /// If the body and all children had ended.
+    ///
+    /// # Panics
+    ///
+    /// If the nursery lives outside of a Tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F>(self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    where
+        F: Future + Send + 'static,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: Send + 'static,
+    {
+        let shared = &self.nursery.shared;
+        let weight = self.weight();
+        let Some(ticket) = Ticket::at(&shared.node, weight) else { return Err(SpawnError::new(fut)) };
+        let shielded = self.shielded;
+        let frame = self.into_frame(false);
+        if shielded {
+            frame.branch().set_shielded(true);
+        }
+        let child = child::Child::new(fut, Arc::clone(shared), Arc::clone(&frame), ticket, None);
+        let join = runtime(&shared.node).spawn(child);
+        Ok(Task::new(join, frame, Arc::clone(&shared.node), shared.policy()))
+    }
+
+    /// Runs `work` on a thread of Tokio's blocking pool, as a child.
+    ///
+    /// It can not be cut off: a cancel raises a flag that `work` may look at, and the nursery waits until it returns, unless it
+    /// was told to [`abandon`](Self::abandon) it. It is listed as "blocking, can not be cancelled".
+    ///
+    /// # Panics
+    ///
+    /// If the nursery has ended, or lives outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, O>(self, work: F) -> Task<O::Value, E>
+    where
+        F: FnOnce(&BlockingCx) -> O + Send + 'static,
+        O: ChildOutput<E> + Send + 'static,
+        O::Value: Send + 'static,
+    {
+        let shared = &self.nursery.shared;
+        let weight = self.weight();
+        let Some(ticket) = Ticket::at(&shared.node, weight) else {
+            panic!("{}", SpawnError::new(()));
+        };
+        let abandon = self.abandon;
+        let frame = self.into_frame(true);
+        let work = blocking::run(runtime(&shared.node), Arc::clone(&frame), abandon, work);
+        let child = child::Child::new(work, Arc::clone(shared), Arc::clone(&frame), ticket, None);
+        let join = runtime(&shared.node).spawn(child);
+        Task::new(join, frame, Arc::clone(&shared.node), shared.policy())
+    }
+
+    fn weight(&self) -> Weight {
+        if self.daemon { Weight::Daemon } else { Weight::Regular }
+    }
+
+    fn into_frame(self, blocking: bool) -> Arc<Frame> {
+        let traits = Traits { blocking, daemon: self.daemon };
+        let task = TaskInfo::new(host::next_task_id(), self.info, traits);
+        let shared = &self.nursery.shared;
+        Frame::of_task(Arc::clone(&shared.node), shared.is_owned(), task)
+    }
+}
+
+impl<E> fmt::Debug for TaskBuilder<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBuilder").field("info", &self.info).field("daemon", &self.daemon).finish_non_exhaustive()
+    }
+}
+
+/// The runtime that a nursery spawns on.
+#[track_caller]
+fn runtime(node: &Node) -> &tokio::runtime::Handle {
+    match node.host().and_then(|host| host.handle.as_ref()) {
+        Some(handle) => handle,
+        None => panic!(
+            "this nursery is not polled on a Tokio runtime, so it can not begin tasks: \
+             run it with `testudo::run`, `#[testudo::main]` or `Runtime::block_on`"
+        ),
+    }
+}

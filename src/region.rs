@@ -1,0 +1,232 @@
+//! Polling a frame: poll once more when cancelled, then drop, unless something holds.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use pin_project_lite::pin_project;
+use tokio::task::coop::has_budget_remaining;
+
+use crate::core::cause::Cause;
+use crate::core::frame::{Track, Verdict, WakerId};
+use crate::current::{self, Current, Enter};
+use crate::host::{Frame, Node};
+
+pin_project! {
+    /// A future together with the frame that it is.
+    ///
+    /// # Invariants
+    ///
+    /// 1. The frame is cut at the first pending end of a poll that began with the cancel visible, had a full turn of Tokio's coop
+    ///    budget, and finds no hold (M1, M2).
+    /// 2. The absorber is fixed before the future is dropped (M3).
+    /// 3. A future that has ended, was cut, or has panicked is gone, and never polled again (M7).
+    pub(crate) struct Region<F> {
+        #[pin]
+        fut: Option<F>,
+        entry: Entry,
+    }
+}
+
+/// What a region keeps beside its future.
+struct Entry {
+    /// Ours while we are not being polled; the current one of whoever polls us, while we are.
+    slot: Option<Current>,
+    armed_with: Option<WakerId>,
+    grace: Grace,
+    cutting: Cutting,
+}
+
+/// What a cut means for what is around the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cutting {
+    /// The unwinding goes on to the absorber, which is fixed by this cut.
+    Unwinds,
+    /// The code around the region runs on.
+    Caught,
+}
+
+/// How a region has ended.
+pub(crate) enum End<T> {
+    Done(T),
+    Cut(Cut),
+    Panicked(Payload),
+}
+
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// A region was cut off.
+pub(crate) struct Cut {
+    /// The scope that absorbs it; none if it was caught.
+    pub(crate) absorber: Option<Arc<Node>>,
+    pub(crate) cause: Cause,
+}
+
+/// Polls that prove nothing, because Tokio's coop budget ended them: one full turn is granted (M1), and a region that is
+/// polled after others have used the budget up is given a few tries.
+#[derive(Default)]
+struct Grace {
+    full: bool,
+    starved: u8,
+}
+
+const STARVED_MAX: u8 = 16;
+
+impl Grace {
+    /// True if the poll that ended now tells whether the region can go on.
+    fn is_conclusive(&mut self, began_with_budget: bool) -> bool {
+        if has_budget_remaining() {
+            return true;
+        }
+        if began_with_budget {
+            return std::mem::replace(&mut self.full, true);
+        }
+        self.starved = self.starved.saturating_add(1);
+        self.starved > STARVED_MAX
+    }
+}
+
+impl<F> Region<F> {
+    pub(crate) fn new(fut: F, cutting: Cutting) -> Self {
+        let entry = Entry { slot: None, armed_with: None, grace: Grace::default(), cutting };
+        Self { fut: Some(fut), entry }
+    }
+
+    /// Binds the region to its frame, at its first poll or when it has moved (M4).
+    pub(crate) fn enter(self: Pin<&mut Self>, frame: Arc<Frame>) {
+        let entry = self.project().entry;
+        entry.armed_with = None;
+        entry.slot = Some(Current { frame, polled_by: WakerId::of(Waker::noop()), track: None });
+    }
+
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entry.slot.is_some()
+    }
+
+    /// Drops the future where it stands. A panic in a destructor is handed back.
+    pub(crate) fn discard(self: Pin<&mut Self>) -> Result<(), Payload> {
+        let mut this = self.project();
+        let _inside = Enter::new(&mut this.entry.slot);
+        catch_unwind(AssertUnwindSafe(|| this.fut.set(None)))
+    }
+}
+
+impl<F: Future> Region<F> {
+    /// Polls the future inside its frame. Must not be called again after it was ready.
+    pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let Some(frame) = self.entry.slot.as_ref().map(|current| &current.frame) else { return Poll::Pending };
+        if frame.is_cancelled() {
+            let frame = Arc::clone(frame);
+            return self.poll_cancelled(&frame, cx);
+        }
+        match self.as_mut().poll_inside(cx, None) {
+            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending => {
+                self.project().entry.arm(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_inside(mut self: Pin<&mut Self>, cx: &mut Context<'_>, track: Option<Arc<Track>>) -> Poll<End<F::Output>> {
+        let mut this = self.as_mut().project();
+        if let Some(current) = &mut this.entry.slot {
+            current.polled_by = WakerId::of(cx.waker());
+            current.track = track;
+        }
+        let result = {
+            let _inside = Enter::new(&mut this.entry.slot);
+            let Some(fut) = this.fut.as_mut().as_pin_mut() else { return Poll::Pending };
+            catch_unwind(AssertUnwindSafe(|| fut.poll(cx)))
+        };
+        let end = match result {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(value)) => End::Done(value),
+            Err(payload) => End::Panicked(payload),
+        };
+        Poll::Ready(match self.discard() {
+            Ok(()) => end,
+            Err(payload) => End::Panicked(payload),
+        })
+    }
+
+    /// A poll that begins with the cancel visible.
+    fn poll_cancelled(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        frame.begin();
+        let began_with_budget = has_budget_remaining();
+        let (track, waker) = tracked(cx.waker());
+        let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker), Some(Arc::clone(&track)));
+        if poll.is_ready() {
+            return poll;
+        }
+        let entry = self.as_mut().project().entry;
+        // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
+        entry.arm(cx.waker());
+        if !entry.grace.is_conclusive(began_with_budget) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match frame.judge(track.is_woken()) {
+            Verdict::Held | Verdict::Again => Poll::Pending,
+            Verdict::Probe => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Verdict::Cut => self.cut(frame),
+        }
+    }
+
+    fn cut(self: Pin<&mut Self>, frame: &Arc<Frame>) -> Poll<End<F::Output>> {
+        let absorber = match self.entry.cutting {
+            Cutting::Unwinds => frame.node().latch(),
+            Cutting::Caught => Some(Arc::clone(frame.node())),
+        };
+        // A shield that was raised since the poll began has un-cancelled the region: it is armed and goes on (S5).
+        let Some((absorber, cause)) = absorber.and_then(|node| node.cause().map(|cause| (node, cause))) else {
+            return Poll::Pending;
+        };
+        let absorber = (self.entry.cutting == Cutting::Unwinds).then_some(absorber);
+        Poll::Ready(match self.discard() {
+            Ok(()) => End::Cut(Cut { absorber, cause }),
+            Err(payload) => End::Panicked(payload),
+        })
+    }
+}
+
+impl Entry {
+    /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
+    fn arm(&mut self, waker: &Waker) {
+        let Some(Current { frame, .. }) = &self.slot else { return };
+        let id = WakerId::of(waker);
+        if self.armed_with == Some(id) && frame.is_armed() {
+            return;
+        }
+        frame.arm(waker);
+        self.armed_with = Some(id);
+        if frame.is_cancelled() != self.is_tracked() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn is_tracked(&self) -> bool {
+        self.slot.as_ref().is_some_and(|current| current.track.is_some())
+    }
+}
+
+/// The waker for what is inside a cancelled frame. Nested frames that are polled with the same waker share one.
+fn tracked(waker: &Waker) -> (Arc<Track>, Waker) {
+    let known = current::with(|current| {
+        let current = current?;
+        (current.polled_by == WakerId::of(waker)).then(|| current.track.clone()).flatten()
+    });
+    match known {
+        Some(track) => (track, waker.clone()),
+        None => {
+            let track = Track::new(waker);
+            (Arc::clone(&track), Waker::from(track))
+        }
+    }
+}

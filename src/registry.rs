@@ -1,0 +1,233 @@
+//! What is alive: tasks by name and number, and who is being waited for.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::core::node::Kind;
+use crate::current;
+use crate::host::{self, Frame, Node};
+use crate::nursery::{Nursery, Shared};
+use crate::outcome::{ChildOutput, TaskOutput};
+use crate::policy::Policy;
+use crate::report::{Report, Subject};
+use crate::task::{Task, TaskId, TaskRef};
+
+/// Begins a task that the run owns (asyncio's `create_task`).
+///
+/// When main has ended it is cancelled with cause [`MainEnded`](crate::CauseKind::MainEnded) and awaited, unless the runner was told to
+/// [wait for tasks](crate::Runner::wait_for_tasks). Its error or panic is its handle's business, and reported if nobody looks. For a
+/// task that should not outlive the function that begins it, use a [`nursery`](crate::nursery()).
+///
+/// # Panics
+///
+/// Outside of a run, and after its end.
+#[track_caller]
+pub fn spawn<F>(fut: F) -> Task<<F::Output as TaskOutput>::Value, <F::Output as TaskOutput>::Error>
+where
+    F: Future + Send + 'static,
+    F::Output: TaskOutput + ChildOutput<<F::Output as TaskOutput>::Error, Value = <F::Output as TaskOutput>::Value>,
+    <F::Output as TaskOutput>::Value: Send + 'static,
+    <F::Output as TaskOutput>::Error: fmt::Display + Send + Sync + 'static,
+{
+    root_nursery().spawn(fut)
+}
+
+/// Returns the nursery that the run itself is: where [`spawn`] puts its tasks, for names and other options.
+///
+/// # Panics
+///
+/// Outside of a run.
+#[track_caller]
+pub fn root_nursery<E>() -> Nursery<E> {
+    let root = root();
+    assert!(
+        root.host().is_some_and(|host| host.is_run),
+        "this needs a run: start the program with `testudo::run`, `#[testudo::main]` or `Runner`, or spawn into a `nursery`"
+    );
+    Nursery::new(Shared::of_root(root))
+}
+
+/// The root of the tree that this code is in.
+fn root() -> Arc<Node> {
+    let node = current::node();
+    std::iter::successors(Some(node), |node| node.parent()).last().unwrap_or_else(host::root)
+}
+
+/// Returns all tasks of this run, or of this runtime if there is no run, in the order in which they began.
+///
+/// Main is one of them. The runner's own are not.
+pub fn all_tasks() -> Vec<TaskRef> {
+    tasks_of(below(&root()).1)
+}
+
+/// The tasks among frames that have not ended, in the order in which they began. A task with a node of its own is found twice.
+fn tasks_of(frames: Vec<Arc<Frame>>) -> Vec<TaskRef> {
+    let mut tasks: Vec<_> = frames.into_iter().filter_map(TaskRef::new).filter(|task| !task.is_finished()).collect();
+    tasks.sort_by_key(TaskRef::id);
+    tasks.dedup();
+    tasks
+}
+
+/// Returns the task that this code is part of; none outside of any.
+pub fn current_task() -> Option<TaskRef> {
+    current::task().and_then(TaskRef::new)
+}
+
+/// Returns all tasks of that name. Names need not be unique.
+pub fn find(name: &str) -> Vec<TaskRef> {
+    all_tasks().into_iter().filter(|task| &*task.name() == name).collect()
+}
+
+/// A task, by number or by name.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Which {
+    /// The task with this number.
+    Id(TaskId),
+    /// The one task with this name.
+    Name(Cow<'static, str>),
+}
+
+impl From<TaskId> for Which {
+    fn from(id: TaskId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<&'static str> for Which {
+    fn from(name: &'static str) -> Self {
+        Self::Name(name.into())
+    }
+}
+
+impl From<String> for Which {
+    fn from(name: String) -> Self {
+        Self::Name(name.into())
+    }
+}
+
+/// Cancels one task by number or name. Gives true if it was still possible, as [`TaskRef::cancel`].
+///
+/// # Errors
+///
+/// If no task fits, or a name fits several; then the error lists their numbers.
+pub fn cancel(which: impl Into<Which>, reason: impl Into<Cow<'static, str>>) -> Result<bool, FindError> {
+    let which = which.into();
+    let fits: Vec<TaskRef> = match &which {
+        Which::Id(id) => all_tasks().into_iter().filter(|task| task.id() == *id).collect(),
+        Which::Name(name) => find(name),
+    };
+    match fits.as_slice() {
+        [task] => Ok(task.cancel(reason)),
+        _ => Err(FindError { which, ids: fits.iter().map(TaskRef::id).collect() }),
+    }
+}
+
+/// No task fits, or several do.
+#[derive(Clone, Debug)]
+pub struct FindError {
+    which: Which,
+    ids: Vec<TaskId>,
+}
+
+impl FindError {
+    /// Returns the numbers of the tasks that fit; empty if none does.
+    pub fn ids(&self) -> &[TaskId] {
+        &self.ids
+    }
+}
+
+impl fmt::Display for FindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.which {
+            Which::Id(id) => write!(f, "no task with number {id} is running"),
+            Which::Name(name) if self.ids.is_empty() => write!(f, "no task named `{name}` is running"),
+            Which::Name(name) => {
+                let ids: Vec<String> = self.ids.iter().map(ToString::to_string).collect();
+                write!(f, "{} tasks are named `{name}`: name one by its number, {}", ids.len(), ids.join(", "))
+            }
+        }
+    }
+}
+
+impl Error for FindError {}
+
+/// Everything below a node: nodes and frames, in no particular order. No lock is held over more than one node.
+fn below(root: &Arc<Node>) -> (Vec<Arc<Node>>, Vec<Arc<Frame>>) {
+    let (mut nodes, mut frames) = (vec![Arc::clone(root)], Vec::new());
+    let mut next = 0;
+    while let Some(node) = nodes.get(next) {
+        let (inner_nodes, inner_frames) = node.inside();
+        nodes.extend(inner_nodes);
+        frames.extend(inner_frames);
+        next += 1;
+    }
+    (nodes, frames)
+}
+
+/// What a root waits for, by name: its tasks, and the shields that are named or stand for themselves.
+pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
+    let (nodes, frames) = below(root);
+    let tasks = tasks_of(frames);
+    let shields = nodes.iter().filter(|node| {
+        let alone = || node.is_rescued() || node.parent().is_some_and(|parent| Arc::ptr_eq(&parent, root));
+        node.info.kind == Kind::Shield && (node.info.name.get().is_some() || alone())
+    });
+    let shields = shields.map(|node| Subject::of_node(node));
+    tasks.iter().map(|task| Subject::of_task(task.info())).chain(shields).collect()
+}
+
+/// Waits until every started shield of this runtime has ended, in place or rescued, and everything that was adopted; at most for
+/// `budget`. For programs without the runner, at the end of `main`: the guarantee of a shield lasts until this returns.
+///
+/// It cancels nothing. What was still running after the budget is in the report, and so are errors, panics and losses that nobody
+/// else was told.
+///
+/// # Cancel safety
+///
+/// Safe to drop and to call again: events stay for the next report.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// #[tokio::main]
+/// async fn main() {
+///     // … the program …
+///     let report = testudo::drain(Duration::from_secs(5)).await;
+///     assert!(report.is_clean(), "{report}");
+/// }
+/// ```
+pub async fn drain(budget: Duration) -> Report {
+    let root = root();
+    let idle = std::future::poll_fn(|cx| match &root.live {
+        Some(live) => live.poll_idle(cx),
+        None => std::task::Poll::Ready(()),
+    });
+    let left = match timeout(budget, idle).await {
+        Ok(()) => Vec::new(),
+        Err(_) => alive(&root),
+    };
+    report_of(&root, left)
+}
+
+/// Takes what was reported so far.
+pub(crate) fn report_of(root: &Node, left: Vec<Subject>) -> Report {
+    let (events, lost) = root.host().map(|host| host.claim()).unwrap_or_default();
+    Report { events, lost, left }
+}
+
+impl<E> Shared<E> {
+    /// The root of a run, as a nursery.
+    fn of_root(root: Arc<Node>) -> Arc<Self> {
+        let shared = Self::new(root, Policy::Supervise);
+        shared.set_owned(true);
+        shared
+    }
+}

@@ -1,0 +1,229 @@
+//! What a run or a tree has to say: events, who hears them, and the report at the end.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::core::node::{Info, Kind};
+use crate::core::task::TaskInfo;
+use crate::host::Node;
+
+/// Who an event is about: its kind, name, age, and the place where it was made.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    what: &'static str,
+    name: Option<Arc<str>>,
+    place: &'static Location<'static>,
+    age: Duration,
+}
+
+impl Subject {
+    pub(crate) fn of_node(node: &Node) -> Self {
+        let what = match node.info.kind {
+            Kind::Root => "root",
+            Kind::Scope => "scope",
+            Kind::Shield if node.is_rescued() => "rescued shield",
+            Kind::Shield => "shield",
+            Kind::Exposed => "exposed part",
+            Kind::Nursery => "nursery",
+            Kind::Task => "task",
+        };
+        Self::new(what, &node.info, node.info.name.get().cloned())
+    }
+
+    pub(crate) fn of_task(task: &TaskInfo) -> Self {
+        let what = match (task.traits.blocking, task.traits.daemon) {
+            (true, _) => "blocking task (can not be cancelled)",
+            (false, true) => "daemon",
+            (false, false) => "task",
+        };
+        Self::new(what, &task.info, Some(task.name()))
+    }
+
+    fn new(what: &'static str, info: &Info, name: Option<Arc<str>>) -> Self {
+        Self { what, name, place: info.place, age: clock::age(info.born) }
+    }
+
+    pub(crate) fn named(self, name: &Arc<str>) -> Self {
+        Self { name: Some(Arc::clone(name)), ..self }
+    }
+
+    /// Returns the kind of thing: "task", "shield", "rescued shield" and so on.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Returns the name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the place in the source where it was made.
+    pub fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
+    /// Returns how old it was when the event happened.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)?;
+        if let Some(name) = &self.name {
+            write!(f, " `{name}`")?;
+        }
+        write!(f, " ({}:{}, {:.1?} old)", self.place.file(), self.place.line(), self.age)
+    }
+}
+
+/// Something that nobody else would hear of.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The run was told to stop; everything that is not shielded is cancelled. What it says is why.
+    Stopping(Arc<str>),
+    /// The run was told to stop once more, and this is what it still waits for.
+    Waiting(Vec<Subject>),
+    /// The run is given up: the process ends now, and this is what is cut off.
+    Forced(Vec<Subject>),
+    /// Work that was promised to be carried to its end could not be: its runtime was gone.
+    Lost(Subject),
+    /// A borrowed shield was dropped half-way; it can not be rescued.
+    Dropped(Subject),
+    /// A shield used up its budget and was cut off.
+    Overran(Subject),
+    /// A task returned an error that nobody looked at.
+    Failed(Subject, Arc<str>),
+    /// A task or a rescued shield panicked, and nobody is left who could go on with the panic.
+    Panicked(Subject, Arc<str>),
+}
+
+impl Event {
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Dropped(_) | Self::Overran(_))
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&self) {
+        match self {
+            Self::Stopping(_) | Self::Waiting(_) => tracing::info!(target: "testudo", "{self}"),
+            Self::Forced(_) | Self::Overran(_) => tracing::warn!(target: "testudo", "{self}"),
+            Self::Lost(_) | Self::Dropped(_) | Self::Failed(..) | Self::Panicked(..) => {
+                tracing::error!(target: "testudo", "{self}");
+            }
+        }
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    pub(crate) fn trace(&self) {}
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopping(why) => write!(f, "stopping ({why}): everything that is not shielded is cancelled"),
+            Self::Waiting(whom) => {
+                write!(f, "still waiting for {}; once more ends the process at once", Count(whom))
+            }
+            Self::Forced(whom) => write!(f, "ending the process now, cutting off {}", Count(whom)),
+            Self::Lost(who) => write!(f, "lost {who}: its runtime was gone before it had ended"),
+            Self::Dropped(who) => {
+                write!(f, "{who} was dropped half-way: a borrowed shield holds against cancel, not against drop")
+            }
+            Self::Overran(who) => write!(f, "{who} used up its budget and is cut off"),
+            Self::Failed(who, error) => write!(f, "{who} failed, and nobody looked: {error}"),
+            Self::Panicked(who, message) => write!(f, "{who} panicked, and nobody looked: {message}"),
+        }
+    }
+}
+
+struct Count<'a>(&'a [Subject]);
+
+impl fmt::Display for Count<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("nothing that is known by name"),
+            [one] => one.fmt(f),
+            all => {
+                write!(f, "{}:", all.len())?;
+                all.iter().try_for_each(|who| write!(f, "\n  {who}"))
+            }
+        }
+    }
+}
+
+/// Hears the events of a run, on whatever thread they happen.
+#[derive(Clone)]
+pub struct Reporter(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl Reporter {
+    /// A reporter that calls `hear`. It is called on the signal thread as well as on workers, so it must not wait.
+    pub fn new(hear: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    /// The default: one line an event on stderr.
+    pub fn stderr() -> Self {
+        Self::new(|event| {
+            use std::io::Write;
+            // A closed stderr is no reason to fail: there is nobody to tell.
+            let _ = writeln!(std::io::stderr().lock(), "testudo: {event}");
+        })
+    }
+
+    pub(crate) fn report(&self, event: &Event) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reporter")
+    }
+}
+
+/// What a run, or a [`drain`](crate::drain), has to say at its end.
+#[derive(Clone, Debug)]
+#[must_use = "a report may hold errors, panics and losses that nobody has looked at"]
+pub struct Report {
+    pub(crate) events: Vec<Event>,
+    pub(crate) lost: usize,
+    pub(crate) left: Vec<Subject>,
+}
+
+impl Report {
+    /// Returns what happened that nobody else was told, in its order.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Returns how much was lost, dropped half-way or cut off by its budget, since the runtime began.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+
+    /// Returns what was still running when the wait was given up; empty if everything has ended.
+    pub fn left(&self) -> &[Subject] {
+        &self.left
+    }
+
+    /// True if everything has ended and nothing was lost.
+    pub fn is_clean(&self) -> bool {
+        self.left.is_empty() && self.lost == 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.events.iter().try_for_each(|event| writeln!(f, "{event}"))?;
+        match self.left.as_slice() {
+            [] => write!(f, "everything has ended, {} lost", self.lost),
+            left => write!(f, "{} lost, still running {}", self.lost, Count(left)),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Cancel scopes: a region with one cancel, deadline, shield and cause of its own.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::{Location, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::core::cause::Cause;
+use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::current;
+use crate::deadline;
+use crate::error::{Cancelled, Elapsed};
+use crate::host::Node;
+use crate::region::{Cut, Cutting, End, Region};
+use crate::seat::Branch;
+
+/// A region of code that is cancelled as a unit, with a deadline, a shield and a cause of its own.
+///
+/// It is the future of [`run`](Self::run) that is the region, so scopes nest as futures do and can not be left in the wrong
+/// order (trio's `CancelScope`, but mis-nesting does not compile).
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::CancelScope;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let scope = CancelScope::new().name("search");
+/// let handle = scope.handle();
+/// let found = scope.run(async {
+///     handle.cancel("found it elsewhere");
+///     std::future::pending::<()>().await;
+/// });
+/// let error = found.await.unwrap_err();
+/// assert_eq!(error.cause().reason(), Some("found it elsewhere"));
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a scope does nothing until `run` is awaited"]
+pub struct CancelScope {
+    node: Arc<Node>,
+    timeout: Option<Duration>,
+}
+
+impl Default for CancelScope {
+    #[track_caller]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CancelScope {
+    /// Returns a scope without deadline or shield.
+    #[track_caller]
+    pub fn new() -> Self {
+        let info = Info::new(Kind::Scope, Location::caller(), clock::now());
+        Self { node: CoreNode::unbound(info, None, false), timeout: None }
+    }
+
+    /// Gives the scope a name, for reports and dumps. The first name stays.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        let _ = self.node.info.name.set(name.into());
+        self
+    }
+
+    /// Cancels the scope at `at`, also if that has passed already.
+    pub fn deadline(self, at: Instant) -> Self {
+        self.node.set_deadline(Some(clock::ticks(at)));
+        self
+    }
+
+    /// Cancels the scope `length` after it was entered (not after it was made: trio's T12). One that lies beyond the end of the
+    /// clock is none. With a deadline as well, the earlier counts.
+    pub fn timeout(mut self, length: Duration) -> Self {
+        self.timeout = Some(length);
+        self
+    }
+
+    /// Holds off the cancels of scopes outside; its own cancel and deadline still work. A shield that lasts for the whole
+    /// scope and survives its drop is [`shield`](crate::shield()).
+    pub fn shielded(self, shielded: bool) -> Self {
+        self.node.set_shielded(shielded);
+        self
+    }
+
+    /// Returns a handle that works before, during and after the run.
+    pub fn handle(&self) -> ScopeHandle {
+        ScopeHandle { node: Arc::clone(&self.node) }
+    }
+
+    /// Runs `fut` inside the scope.
+    ///
+    /// The future gives `Err` only if `fut` was really cut off: a body that ended in spite of a cancel returns its value (T9). If
+    /// a scope outside is cancelled as well, without a shield between the two, then that one gives the `Err`, and this future
+    /// does not return at all (T40).
+    pub fn run<F: Future>(self, fut: F) -> Scoped<F> {
+        Scoped {
+            region: Region::new(fut, Cutting::Unwinds),
+            branch: Branch::new(self.node),
+            timeout: self.timeout,
+            unwinding: false,
+        }
+    }
+}
+
+pin_project! {
+    /// The run of a [`CancelScope`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the body where it stands. Started shields and finalizers in it are rescued, the children of its
+    /// nurseries are cancelled and adopted; everything else in the body is lost.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Scoped<F> {
+        #[pin]
+        region: Region<F>,
+        branch: Branch,
+        timeout: Option<Duration>,
+        unwinding: bool,
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = Result<F::Output, Cancelled>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if *this.unwinding {
+            return Poll::Pending;
+        }
+        if this.region.is_entered() {
+            this.branch.follow();
+        } else {
+            this.region.as_mut().enter(this.branch.enter());
+            start_timers(&this.branch.node, *this.timeout);
+        }
+        let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
+        this.branch.leave();
+        Poll::Ready(match end {
+            End::Done(value) => Ok(value),
+            End::Panicked(payload) => resume_unwind(payload),
+            End::Cut(cut) => Err(ready!(absorb(cut, &this.branch.node, this.unwinding))),
+        })
+    }
+}
+
+/// Gives the cancel to `node` if it is the one that absorbs it; else the unwinding goes on outside, and this future never returns.
+pub(crate) fn absorb(cut: Cut, node: &Arc<Node>, unwinding: &mut bool) -> Poll<Cancelled> {
+    let absorbed = cut.absorber.is_none_or(|absorber| Arc::ptr_eq(&absorber, node));
+    if absorbed {
+        return Poll::Ready(Cancelled::new(cut.cause));
+    }
+    *unwinding = true;
+    Poll::Pending
+}
+
+/// Lets the deadline of a node run from now on. The earlier of a deadline that was set and a relative timeout counts.
+pub(crate) fn start_timers(node: &Arc<Node>, timeout: Option<Duration>) {
+    let relative = timeout.and_then(|length| clock::after(clock::now(), length));
+    let at = node.deadline().into_iter().chain(relative).min();
+    if at.is_some() {
+        deadline::set(node, at);
+    }
+}
+
+impl<F> fmt::Debug for Scoped<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scoped").field("scope", &self.branch.node).finish_non_exhaustive()
+    }
+}
+
+/// A handle on a cancel scope, from inside or outside, in any thread. Clones are the same scope.
+#[derive(Clone)]
+pub struct ScopeHandle {
+    node: Arc<Node>,
+}
+
+impl ScopeHandle {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    /// Cancels everything inside. True if this was the first request; the reasons of later ones are kept behind the first.
+    ///
+    /// Before the run it takes effect at the first suspension inside (T3), after it on nothing. There is no way back.
+    pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
+        self.node.cancel(Cause::requested(reason.into(), current::task_name()))
+    }
+
+    /// Moves the deadline; `None` takes it away. One that has passed cancels at once, and one that has fired stays fired (T16).
+    pub fn set_deadline(&self, at: Option<Instant>) {
+        deadline::set(&self.node, at.map(clock::ticks));
+    }
+
+    /// Returns the deadline, if one is set.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node.deadline().map(clock::instant)
+    }
+
+    /// Raises or lowers the shield. Raising it un-cancels what is inside and has not been cut off yet; lowering it below a
+    /// cancelled scope cancels at once (T6, T25).
+    pub fn set_shielded(&self, shielded: bool) {
+        self.node.set_shielded(shielded);
+    }
+
+    /// True while the shield is up.
+    pub fn is_shielded(&self) -> bool {
+        self.node.is_shielded()
+    }
+
+    /// True if what is inside is cancelled now, by itself or by a scope outside. A shield can make this false again.
+    pub fn is_cancelled(&self) -> bool {
+        self.node.is_cancelled()
+    }
+
+    /// True once this scope itself was told to cancel, by a call or by its deadline; it never becomes false again. Looks at
+    /// the clock: a deadline that has passed counts even if nothing has noticed it yet (T8).
+    pub fn cancel_requested(&self) -> bool {
+        if !self.node.is_requested() && self.node.deadline().is_some() {
+            deadline::check(&self.node, clock::now());
+        }
+        self.node.is_requested()
+    }
+
+    /// Returns the cause that won, if the scope is cancelled.
+    pub fn cause(&self) -> Option<Cause> {
+        self.node.cause()
+    }
+
+    /// Returns all causes in their order; the first is [`cause`](Self::cause).
+    pub fn causes(&self) -> Vec<Cause> {
+        self.node.causes()
+    }
+
+    /// Completes when the scope is cancelled; for looking from outside. Inside it, [`cancelled`](crate::cancelled()) is the
+    /// one that is always delivered.
+    pub fn cancelled(&self) -> ScopeCancelled {
+        ScopeCancelled { node: Arc::clone(&self.node), key: None }
+    }
+}
+
+impl fmt::Debug for ScopeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match (self.node.is_cancelled(), self.node.parent().is_some()) {
+            (true, _) => "cancelled",
+            (false, true) => "active",
+            (false, false) => "unbound or exited",
+        };
+        f.debug_struct("ScopeHandle")
+            .field("name", &self.node.info.name.get())
+            .field("state", &state)
+            .field("shielded", &self.node.is_shielded())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits until a scope is cancelled; made by [`ScopeHandle::cancelled`].
+///
+/// # Cancel safety
+///
+/// Safe to drop and to make again: nothing is lost.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct ScopeCancelled {
+    node: Arc<Node>,
+    key: Option<usize>,
+}
+
+impl Future for ScopeCancelled {
+    type Output = Cause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
+        let this = &mut *self;
+        loop {
+            if let Some(cause) = this.node.cause() {
+                return Poll::Ready(cause);
+            }
+            if this.node.listen(cx.waker(), &mut this.key) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for ScopeCancelled {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.node.unlisten(key);
+        }
+    }
+}
+
+/// Runs `fut` for at most `length` from its first poll; `None` if it was cut off then (trio's `move_on_after`).
+///
+/// # Cancel safety
+///
+/// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+#[track_caller]
+pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Option<F::Output>> {
+    let run = CancelScope::new().timeout(length).run(fut);
+    async move { run.await.ok() }
+}
+
+/// Runs `fut` for at most `length` from its first poll (trio's `fail_after`).
+///
+/// The future gives [`Elapsed`] if it was cut off then. A cancel from outside is never taken for that (L38).
+///
+/// # Cancel safety
+///
+/// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+#[track_caller]
+pub fn fail_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    let run = CancelScope::new().timeout(length).run(fut);
+    async move { run.await.map_err(|_| Elapsed(length)) }
+}

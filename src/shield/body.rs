@@ -1,0 +1,210 @@
+//! What all shields share: the shielded region, its budget, and its place in the tree.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::clock;
+use crate::core::cause::{Cause, CauseKind};
+use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::deadline;
+use crate::host::{Frame, Node};
+use crate::nursery::Ticket;
+use crate::region::{Cutting, End, Payload, Region};
+use crate::report::{Event, Subject};
+use crate::seat::Branch;
+
+pin_project! {
+    /// A shielded future with its node.
+    ///
+    /// # Invariants
+    ///
+    /// 1. The budget runs from the first moment at which the shield holds something off (S14): a cancel becomes visible outside, or
+    ///    the caller is dropped. Until then there is no timer (M6).
+    /// 2. A shield that is cut off by its budget never returns: its caller is cancelled, and unwinds.
+    pub(crate) struct Body<F> {
+        #[pin]
+        region: Region<F>,
+        pub(crate) branch: Branch,
+        budget: Budget,
+        // Counted in at the root, if nobody waits for the task that polls this shield.
+        ticket: Option<Ticket>,
+        ended: bool,
+    }
+}
+
+struct Budget {
+    own: Option<Duration>,
+    is_default: bool,
+    running: bool,
+}
+
+/// How a shielded future has ended.
+pub(crate) enum ShieldEnd<T> {
+    Done(T),
+    Panicked(Payload),
+    /// Cut off by its own budget or that of a shield around it.
+    Cut,
+}
+
+impl<F> Body<F> {
+    #[track_caller]
+    pub(crate) fn new(fut: F) -> Self {
+        let info = Info::new(Kind::Shield, Location::caller(), clock::now());
+        Self {
+            region: Region::new(fut, Cutting::Unwinds),
+            branch: Branch::new(CoreNode::unbound(info, None, true)),
+            budget: Budget { own: None, is_default: true, running: false },
+            ticket: None,
+            ended: false,
+        }
+    }
+
+    /// A shield that parts inside it can open.
+    #[track_caller]
+    pub(crate) fn with_outside(outside: Arc<Node>, node: Arc<Node>, fut: F) -> Self {
+        let mut body = Self::new(fut);
+        body.branch = Branch::new(node).below(outside);
+        body
+    }
+
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        let _ = self.branch.node.info.name.set(name);
+    }
+
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
+    pub(crate) fn change_budget(self: Pin<&mut Self>, budget: Option<Duration>) {
+        *self.project().budget = Budget::new(budget);
+    }
+
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
+    pub(crate) fn set_budget(&mut self, budget: Option<Duration>) {
+        self.budget = Budget::new(budget);
+    }
+
+    /// True from the first poll to the end: dropping it now would lose work.
+    pub(crate) fn is_running(&self) -> bool {
+        self.region.is_entered() && !self.ended
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.branch.node
+    }
+
+    /// Links the node as a first poll inside `frame` would, without a poll.
+    pub(crate) fn enter_at(self: Pin<&mut Self>, frame: Option<&Arc<Frame>>) {
+        let this = self.project();
+        this.region.enter(this.branch.enter_at(frame));
+    }
+
+    /// The caller was dropped: the node moves to `owner`.
+    pub(crate) fn rescued_by(self: Pin<&mut Self>, owner: &Arc<Node>) {
+        let this = self.project();
+        this.branch.node.set_rescued();
+        this.branch.move_to(owner);
+    }
+
+    /// Lets the budget run, if it does not yet.
+    pub(crate) fn start_budget(self: Pin<&mut Self>) {
+        let this = self.project();
+        this.budget.start(&this.branch.node);
+    }
+
+}
+
+impl<F: Future> Body<F> {
+    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ShieldEnd<F::Output>> {
+        let mut this = self.project();
+        if *this.ended {
+            return Poll::Pending;
+        }
+        let rescued = this.branch.node.is_rescued();
+        if !this.region.is_entered() {
+            this.region.as_mut().enter(this.branch.enter());
+        } else if !rescued {
+            this.branch.follow();
+        }
+        if !rescued {
+            this.budget.watch(this.branch);
+        }
+        let Poll::Ready(end) = this.region.poll(cx) else {
+            if !rescued {
+                count_in(this.ticket, this.branch);
+                return this.branch.stay(cx);
+            }
+            return Poll::Pending;
+        };
+        *this.ended = true;
+        this.branch.leave();
+        *this.ticket = None;
+        Poll::Ready(match end {
+            End::Done(value) => ShieldEnd::Done(value),
+            End::Panicked(payload) => ShieldEnd::Panicked(payload),
+            End::Cut(_) => ShieldEnd::Cut,
+        })
+    }
+}
+
+/// A shield in a task that nobody waits for is waited for by the root (S32).
+fn count_in(ticket: &mut Option<Ticket>, branch: &Branch) {
+    if ticket.is_none() && !branch.is_owned() {
+        *ticket = Ticket::at_root(&branch.node);
+    }
+}
+
+impl Budget {
+    #[track_caller]
+    fn new(own: Option<Duration>) -> Self {
+        assert!(
+            own != Some(Duration::ZERO),
+            "a shield with a budget of zero holds nothing off: give it the time that the work needs, or leave the shield out"
+        );
+        Self { own, is_default: false, running: false }
+    }
+
+    /// Starts the budget when the shield begins to hold something off, and stops it if that is taken back (S5).
+    fn watch(&mut self, branch: &Branch) {
+        let holds_off = branch.is_cancelled_outside();
+        if holds_off && !self.running {
+            self.start(&branch.node);
+        } else if !holds_off && self.running {
+            self.running = false;
+            branch.node.set_deadline(None);
+        }
+    }
+
+    fn start(&mut self, node: &Arc<Node>) {
+        if std::mem::replace(&mut self.running, true) {
+            return;
+        }
+        let default = || node.host().and_then(|host| host.budget);
+        let budget = if self.is_default { default() } else { self.own };
+        if let Some(at) = budget.and_then(|budget| clock::after(clock::now(), budget)) {
+            deadline::set(node, Some(at));
+        }
+    }
+}
+
+/// The budget of a shield has run out. It is cut off with all shields inside it, and its caller unwinds: the absorber outside is
+/// fixed first, so that the caller, who gets no value, is not un-cancelled behind our back (M3).
+pub(crate) fn out_of_budget(node: &Arc<Node>) {
+    let holds_off = node.is_rescued() || node.parent().is_some_and(|outside| outside.latch().is_some());
+    if !holds_off {
+        return; // Un-cancelled in time; the next poll stops the budget.
+    }
+    if let Some(host) = node.host() {
+        host.report(Event::Overran(Subject::of_node(node)));
+    }
+    node.pierce(Cause::new(CauseKind::Budget));
+}

@@ -1,0 +1,140 @@
+//! Cancellable islands inside a shield.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{Location, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::body::Body;
+use super::owned::Shield;
+use crate::clock;
+use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::error::Cancelled;
+use crate::host::Node;
+use crate::region::{Cutting, End, Region};
+use crate::seat::Branch;
+
+/// Shields the future that `make` returns, and gives it the right to open its own shield for parts of its work.
+///
+/// The way to write "wait for a connection, which may be cancelled; then use it, which must not be". What runs inside
+/// [`Exposed::run`] sees the cancels outside of *this* shield, and the drop of the caller as a cancel with cause
+/// [`Dropped`](crate::CauseKind::Dropped). It does not open any other shield: a callee that shields itself stays shielded
+/// (cats-effect's `poll`, laws L4 and L5b; in ZIO and GHC, `restore` opens too much).
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::{CancelScope, shield_with};
+/// # use std::time::Duration;
+/// # use tokio::time::sleep;
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let scope = CancelScope::new().timeout(Duration::from_secs(1));
+/// let end = scope.run(shield_with(|exposed| async move {
+///     if exposed.run(sleep(Duration::from_secs(60))).await.is_err() {
+///         return "nothing was begun";
+///     }
+///     sleep(Duration::from_secs(60)).await; // not cancelled
+///     "done"
+/// }));
+/// assert_eq!(end.await.unwrap(), "nothing was begun");
+/// # }
+/// ```
+#[track_caller]
+pub fn shield_with<F>(make: impl FnOnce(Exposed) -> F) -> Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    let info = |kind| Info::new(kind, Location::caller(), clock::now());
+    let exposed = Exposed {
+        shield: CoreNode::unbound(info(Kind::Shield), None, true),
+        outside: CoreNode::unbound(info(Kind::Exposed), None, false),
+    };
+    let (outside, shield) = (Arc::clone(&exposed.outside), Arc::clone(&exposed.shield));
+    Shield::from_body(Body::with_outside(outside, shield, make(exposed)))
+}
+
+/// The right to open one shield from inside; given by [`shield_with`].
+///
+/// Elsewhere, inside another shield, or after the end of its own, it opens nothing: [`run`](Self::run) just runs.
+#[derive(Clone)]
+pub struct Exposed {
+    shield: Arc<Node>,
+    outside: Arc<Node>,
+}
+
+impl Exposed {
+    /// Runs `fut` where the cancels outside of the shield are seen. Gives `Err` if they cut it off; the code after it is
+    /// shielded again.
+    ///
+    /// Which shields lie between is looked at when it is first polled.
+    #[track_caller]
+    pub fn run<F: Future>(&self, fut: F) -> ExposedRun<F> {
+        let info = Info::new(Kind::Exposed, Location::caller(), clock::now());
+        ExposedRun {
+            region: Region::new(fut, Cutting::Caught),
+            branch: Branch::new(CoreNode::unbound(info, None, false)),
+            exposed: self.clone(),
+        }
+    }
+
+    /// Makes `node` see what the shield holds off, unless another shield is between the two.
+    fn open(&self, node: &Arc<Node>) {
+        let shield = std::iter::successors(node.parent(), |node| node.parent()).find(|node| node.is_shielded());
+        if shield.is_some_and(|shield| Arc::ptr_eq(&shield, &self.shield)) {
+            node.expose(&self.outside);
+        }
+    }
+}
+
+impl fmt::Debug for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exposed").field("shield", &self.shield).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// Made by [`Exposed::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the future inside where it stands, as [`Scoped`](crate::Scoped) does.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ExposedRun<F> {
+        #[pin]
+        region: Region<F>,
+        branch: Branch,
+        exposed: Exposed,
+    }
+}
+
+impl<F: Future> Future for ExposedRun<F> {
+    type Output = Result<F::Output, Cancelled>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.region.is_entered() {
+            this.branch.follow();
+        } else {
+            this.region.as_mut().enter(this.branch.enter());
+            this.exposed.open(&this.branch.node);
+        }
+        let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
+        this.branch.leave();
+        Poll::Ready(match end {
+            End::Done(value) => Ok(value),
+            End::Cut(cut) => Err(Cancelled::new(cut.cause)),
+            End::Panicked(payload) => resume_unwind(payload),
+        })
+    }
+}
+
+impl<F> fmt::Debug for ExposedRun<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExposedRun").field("exposed", &self.exposed).finish_non_exhaustive()
+    }
+}

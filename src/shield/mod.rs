@@ -1,0 +1,16 @@
+//! Shields: work that a cancel outside does not end.
+
+mod body;
+mod exposed;
+mod local;
+mod owned;
+mod rescue;
+mod scoped;
+
+pub use exposed::{Exposed, ExposedRun, shield_with};
+pub use local::{LocalShield, shield_local};
+pub use owned::{Shield, shield};
+pub use scoped::{ScopedShield, shield_scoped};
+
+pub(crate) use body::out_of_budget;
+pub(crate) use rescue::{collect, hand_over};

@@ -1,0 +1,215 @@
+//! The owned shield: runs to its end whatever happens to its caller.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::task::LocalKey;
+
+use super::body::{Body, ShieldEnd};
+use super::rescue::{After, Carried, Rescued, Rest, hand_over};
+use crate::host::Frame;
+
+/// Runs `fut` to its end, whatever happens to the caller.
+///
+/// From its first poll on, `fut` is not cancelled by scopes outside, and if this future is dropped (`select!`,
+/// `tokio::time::timeout`, a client that disconnects, `JoinHandle::abort`) the rest of `fut` goes on in a task that the nearest
+/// open nursery upwards, or the runner, waits for. Everything opened or spawned inside is covered too. Scopes inside, with their
+/// deadlines, still work. Inside a cancelled scope the caller stays here until `fut` has ended, and sees the cancel at the next
+/// suspension after it; the value is never thrown away.
+///
+/// Until it is dropped it runs in place: no task, no channel.
+///
+/// **Task-locals** that were set outside are gone after a rescue, because the rest runs in another task; carry those that you need
+/// along with [`with_local`](Shield::with_local).
+///
+/// # Panics
+///
+/// With the panic of `fut`. The future panics if it is polled again after it has ended.
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::shield;
+/// # use std::time::Duration;
+/// # use tokio::{sync::oneshot, time::{sleep, timeout}};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let (done, is_done) = oneshot::channel();
+/// let write = shield(async move {
+///     sleep(Duration::from_secs(5)).await;
+///     done.send("written").unwrap();
+/// });
+/// // The caller gives up after a second; the write does not.
+/// assert!(timeout(Duration::from_secs(1), write).await.is_err());
+/// assert_eq!(is_done.await.unwrap(), "written");
+/// # }
+/// ```
+#[track_caller]
+pub fn shield<F>(fut: F) -> Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    Shield::from_body(Body::new(fut))
+}
+
+/// Made by [`shield`].
+///
+/// # Cancel safety
+///
+/// Dropping it before the first poll drops the future inside. Dropping it later loses nothing of the work: the rest is
+/// rescued, and awaited by its owner. What is lost is the value, unless [`on_rescued`](Self::on_rescued) takes it. If the
+/// runtime on which it was polled first is gone, the rest is lost, and that is reported with name and place.
+#[must_use = "a shield does nothing unless polled"]
+pub struct Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    /// None once the future has ended.
+    body: Option<Pin<Box<Body<F>>>>,
+    after: After<F::Output>,
+}
+
+impl<F> Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    pub(crate) fn from_body(body: Body<F>) -> Self {
+        Self { body: Some(Box::pin(body)), after: After::default() }
+    }
+
+    /// Gives the shield a name, for reports and dumps.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        if let Some(body) = &self.body {
+            body.set_name(name.into());
+        }
+        self
+    }
+
+    /// Allows the shield to hold off a cancel, or to go on after its caller was dropped, for so long; `None` is for ever.
+    ///
+    /// The budget runs from the first moment at which something is held off, so a healthy shield may last as long as it likes. A
+    /// shield around this one that runs out of budget ends this one as well. An end of budget is reported, never silent.
+    /// Without this call the budget is the runner's default, none outside of a run.
+    ///
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
+    pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
+        if let Some(body) = &mut self.body {
+            body.as_mut().change_budget(budget.into());
+        }
+        self
+    }
+
+    /// Carries a task-local along into a rescue. Its value is taken at the first poll.
+    pub fn with_local<T: Clone + Send + 'static>(mut self, key: &'static LocalKey<T>) -> Self {
+        self.after.carried.push(Box::new(Carried::new(key)));
+        self
+    }
+
+    /// Receives the value if the caller was dropped before it was there. Otherwise the value of a rescued shield is dropped.
+    pub fn on_rescued(mut self, take: impl FnOnce(F::Output) + Send + 'static) -> Self {
+        self.after.on_rescued = Some(Box::new(take));
+        self
+    }
+
+    fn begin(&mut self) {
+        self.after.capture();
+    }
+
+    /// Hands the rest to the nearest open owner upwards. Its live count is taken before the frame around us gives up its own,
+    /// which it does when the seat is left (S29).
+    fn rescue(&mut self, body: Pin<Box<Body<F>>>, others: Vec<Rest>) {
+        let host = body.node().host().cloned();
+        let rescued = Rescued::new(body, std::mem::take(&mut self.after)).behind(others);
+        if let (Some(host), true) = (host, rescued.has_owner()) {
+            hand_over(&host, rescued);
+        }
+    }
+
+    /// Has the owner run a shield that was not polled yet, as if it had been dropped after its first poll inside `frame`; after
+    /// `others` have ended.
+    pub(crate) fn launch(mut self, frame: Option<&Arc<Frame>>, others: Vec<Rest>) {
+        let Some(mut body) = self.body.take() else { return };
+        self.begin();
+        body.as_mut().enter_at(frame);
+        self.rescue(body, others);
+    }
+}
+
+impl<F, T, E> Shield<F>
+where
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send,
+    E: fmt::Display + Send,
+{
+    /// Reports an `Err` of a rescued shield, which nobody else would see.
+    pub fn report_err(mut self) -> Self {
+        self.after.is_error = Some(|result| result.as_ref().err().map(|error| error.to_string().into()));
+        self
+    }
+}
+
+impl<F> Future for Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let body = this.body.as_ref().expect("a shield is not polled after it has ended");
+        if !body.is_running() {
+            this.begin();
+        }
+        let Some(body) = &mut this.body else { return Poll::Pending };
+        let end = match body.as_mut().poll(cx) {
+            Poll::Ready(end) => end,
+            Poll::Pending => return Poll::Pending,
+        };
+        match end {
+            ShieldEnd::Done(value) => {
+                this.body = None;
+                Poll::Ready(value)
+            }
+            ShieldEnd::Panicked(payload) => {
+                this.body = None;
+                resume_unwind(payload)
+            }
+            // The caller is cancelled and unwinds: there is no value to return to it.
+            ShieldEnd::Cut => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| body.is_running()) {
+            self.rescue(body, Vec::new());
+        }
+    }
+}
+
+impl<F> fmt::Debug for Shield<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shield").field("node", &self.body.as_ref().map(|body| body.node())).finish_non_exhaustive()
+    }
+}
+

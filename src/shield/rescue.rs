@@ -1,0 +1,209 @@
+//! Rescue: what happens to the rest of a shield whose caller was dropped.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::task::LocalKey;
+
+use super::body::{Body, ShieldEnd};
+use crate::host::Host;
+use crate::nursery::Ticket;
+use crate::outcome::Panic;
+use crate::region::{Payload, Region};
+use crate::report::{Event, Subject};
+
+/// Something that goes on after its caller was dropped.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+thread_local! {
+    /// Set while a future with a finalizer is being dropped: the finalizer has to wait for what is rescued from inside it.
+    static COLLECTED: RefCell<Option<Vec<Rest>>> = const { RefCell::new(None) };
+}
+
+/// Gives the rest of something to its runtime, or to the finalizer around it that has to wait for it.
+pub(crate) fn hand_over(host: &Host, rest: impl Future<Output = ()> + Send + 'static) {
+    let mut rest = Some(rest);
+    let collecting = COLLECTED.try_with(|collected| {
+        if let Some(collected) = collected.borrow_mut().as_mut() {
+            collected.extend(rest.take().map(|rest| Box::pin(rest) as Rest));
+        }
+    });
+    if let (Ok(()) | Err(_), Some(rest)) = (collecting, rest) {
+        host.spawn(rest);
+    }
+}
+
+/// Drops what is in a region where it stands, and gives back what was rescued from inside it.
+pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), Payload>) {
+    let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
+    let outer = swap(Some(Vec::new()));
+    let result = region.discard();
+    (swap(outer).unwrap_or_default(), result)
+}
+
+/// What is done in and after a rescue.
+pub(super) struct After<T> {
+    pub(super) on_rescued: Option<Box<dyn FnOnce(T) + Send>>,
+    pub(super) is_error: Option<fn(&T) -> Option<Arc<str>>>,
+    pub(super) carried: Vec<Box<dyn Carry>>,
+    #[cfg(feature = "tracing")]
+    span: Option<tracing::Span>,
+}
+
+impl<T> Default for After<T> {
+    fn default() -> Self {
+        Self {
+            on_rescued: None,
+            is_error: None,
+            carried: Vec::new(),
+            #[cfg(feature = "tracing")]
+            span: None,
+        }
+    }
+}
+
+/// A task-local that is carried along.
+pub(super) trait Carry: Send {
+    fn capture(&mut self);
+    fn inside(&self, run: &mut dyn FnMut());
+}
+
+pub(super) struct Carried<T: 'static> {
+    key: &'static LocalKey<T>,
+    value: Option<T>,
+}
+
+impl<T> Carried<T> {
+    pub(super) fn new(key: &'static LocalKey<T>) -> Self {
+        Self { key, value: None }
+    }
+}
+
+impl<T: Clone + Send + 'static> Carry for Carried<T> {
+    fn capture(&mut self) {
+        self.value = self.key.try_with(T::clone).ok();
+    }
+
+    fn inside(&self, run: &mut dyn FnMut()) {
+        match &self.value {
+            Some(value) => self.key.sync_scope(value.clone(), run),
+            None => run(),
+        }
+    }
+}
+
+/// The rest of a shield, as a task of its owner. Dropped before its end, it says what was lost.
+pub(super) struct Rescued<F: Future> {
+    before: Option<Rest>,
+    body: Option<Pin<Box<Body<F>>>>,
+    ticket: Option<Ticket>,
+    after: After<F::Output>,
+}
+
+impl<F: Future> Unpin for Rescued<F> {}
+
+impl<F: Future> Rescued<F> {
+    /// The live count is taken before the frame around the shield gives up its own: the body holds that until it moves (S29).
+    pub(super) fn new(mut body: Pin<Box<Body<F>>>, after: After<F::Output>) -> Self {
+        let ticket = Ticket::nearest(body.node());
+        if let Some(ticket) = &ticket {
+            body.as_mut().rescued_by(ticket.owner());
+        }
+        Self { before: None, body: Some(body), ticket, after }
+    }
+
+    /// Waits for others first; the budget runs from then on.
+    pub(super) fn behind(mut self, others: Vec<Rest>) -> Self {
+        self.before = (!others.is_empty()).then(|| join_all(others).map(drop).boxed());
+        self
+    }
+
+    /// False if every owner upwards is closed.
+    pub(super) fn has_owner(&self) -> bool {
+        self.ticket.is_some()
+    }
+}
+
+impl<F: Future> Future for Rescued<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Some(before) = &mut this.before {
+            ready!(before.poll_unpin(cx));
+            this.before = None;
+        }
+        let Some(body) = &mut this.body else { return Poll::Ready(()) };
+        body.as_mut().start_budget();
+        let mut end = Poll::Pending;
+        this.after.inside(&mut || end = body.as_mut().poll(cx));
+        let Poll::Ready(end) = end else { return Poll::Pending };
+        let node = Arc::clone(body.node());
+        this.body = None;
+        this.after.finish(end, &Subject::of_node(&node), node.host());
+        this.ticket = None;
+        Poll::Ready(())
+    }
+}
+
+impl<T> After<T> {
+    /// Takes what a rescue needs of the place of the first poll.
+    pub(super) fn capture(&mut self) {
+        self.carried.iter_mut().for_each(|local| local.capture());
+        #[cfg(feature = "tracing")]
+        {
+            self.span = Some(tracing::Span::current());
+        }
+    }
+
+    /// Runs a poll with the span and the task-locals of the first one.
+    fn inside(&self, poll: &mut dyn FnMut()) {
+        #[cfg(feature = "tracing")]
+        let _entered = self.span.as_ref().map(tracing::Span::enter);
+        nest(&self.carried, poll);
+    }
+
+    fn finish(&mut self, end: ShieldEnd<T>, who: &Subject, host: Option<&Arc<Host>>) {
+        let report = |event| host.map_or((), |host| host.report(event));
+        let panicked = |payload| Event::Panicked(who.clone(), Panic::new(payload).message().into());
+        let value = match end {
+            ShieldEnd::Done(value) => value,
+            ShieldEnd::Panicked(payload) => return report(panicked(payload)),
+            ShieldEnd::Cut => return, // Reported when the budget ran out.
+        };
+        if let Some(error) = self.is_error.and_then(|is_error| is_error(&value)) {
+            report(Event::Failed(who.clone(), error));
+        }
+        let take = self.on_rescued.take();
+        let taken = catch_unwind(AssertUnwindSafe(|| match take {
+            Some(take) => take(value),
+            None => drop(value),
+        }));
+        if let Err(payload) = taken {
+            report(panicked(payload));
+        }
+    }
+}
+
+/// Runs a poll inside all task-locals that are carried along.
+fn nest(carried: &[Box<dyn Carry>], poll: &mut dyn FnMut()) {
+    match carried.split_first() {
+        None => poll(),
+        Some((first, rest)) => first.inside(&mut || nest(rest, poll)),
+    }
+}
+
+impl<F: Future> Drop for Rescued<F> {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take() else { return };
+        if let Some(host) = body.node().host() {
+            host.report(Event::Lost(Subject::of_node(body.node())));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The borrowing shield: holds against cancel, not against drop.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::body::{Body, ShieldEnd};
+use crate::report::{Event, Subject};
+
+/// Shields a future that borrows.
+///
+/// It holds against cancel like [`shield`](crate::shield()): the caller stays here until `fut` has ended, and everything inside is
+/// covered. It can not survive its own drop (`select!`, `timeout`, `abort`), because what it borrows does not; if that happens
+/// half-way, it is reported as an error with name and place, and counted. Laws L1 to L10 hold under cancel; under drop none does.
+///
+/// # Panics
+///
+/// With the panic of `fut`.
+#[track_caller]
+pub fn shield_scoped<F: Future>(fut: F) -> ScopedShield<F> {
+    ScopedShield { body: Body::new(fut) }
+}
+
+pin_project! {
+    /// Made by [`shield_scoped`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it after the first poll loses the rest of the work. That is reported.
+    #[must_use = "a shield does nothing unless polled"]
+    pub struct ScopedShield<F> {
+        #[pin]
+        body: Body<F>,
+    }
+
+    impl<F> PinnedDrop for ScopedShield<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let body = this.project().body;
+            if let (true, Some(host)) = (body.is_running(), body.node().host()) {
+                host.report(Event::Dropped(Subject::of_node(body.node())));
+            }
+        }
+    }
+}
+
+impl<F> ScopedShield<F> {
+    /// Gives the shield a name, for reports and dumps.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        self.body.set_name(name.into());
+        self
+    }
+
+    /// Allows the shield to hold off a cancel for so long; `None` is for ever. See [`Shield::budget`](crate::Shield::budget).
+    ///
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
+    pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
+        self.body.set_budget(budget.into());
+        self
+    }
+}
+
+impl<F: Future> Future for ScopedShield<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project().body.poll(cx) {
+            Poll::Ready(ShieldEnd::Done(value)) => Poll::Ready(value),
+            Poll::Ready(ShieldEnd::Panicked(payload)) => resume_unwind(payload),
+            Poll::Ready(ShieldEnd::Cut) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<F> fmt::Debug for ScopedShield<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedShield").field("node", self.body.node()).finish_non_exhaustive()
+    }
+}

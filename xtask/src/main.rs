@@ -1,0 +1,189 @@
+//! The tools of this repository: the gate, the loom tests, the snapshot of the public API.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+use std::{env, fs};
+
+use public_api::Builder;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  ci             everything that must hold for a change
+  loom           the interleavings of `src/core`
+  api            compare the public API with api/testudo.txt
+  api --bless    write api/testudo.txt";
+
+type Error = Box<dyn std::error::Error>;
+type Result<T = ()> = std::result::Result<T, Error>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args[..] {
+        ["ci"] => ci(),
+        ["loom"] => loom(),
+        ["api"] => api(false),
+        ["api", "--bless"] => api(true),
+        _ => Err(USAGE.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The gate, cheap steps first.
+fn ci() -> Result {
+    let start = Instant::now();
+    let workspace = "--workspace --all-targets";
+    step("fmt --all --check", "")?;
+    step(&format!("clippy {workspace}"), "-D warnings")?;
+    step(
+        "clippy -p testudo --lib --no-default-features",
+        "-D warnings",
+    )?;
+    step(&format!("clippy {workspace} --all-features"), "-D warnings")?;
+    // Only a program may write to the terminal.
+    let quiet = "-D warnings -D clippy::print_stdout -D clippy::print_stderr";
+    step("clippy -p testudo --lib --all-features", quiet)?;
+    step("test --workspace --all-features", "")?;
+    run(
+        cargo("doc -p testudo -p testudo-macros --no-deps --all-features")
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    loom()?;
+    api(false)?;
+    println!("ci: all good after {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+/// Runs the loom tests in a target directory of their own, because the cfg rebuilds everything.
+fn loom() -> Result {
+    let test = || {
+        let mut command = cargo("test --release --lib --all-features");
+        command
+            .arg("--target-dir")
+            .arg(target("loom"))
+            .arg("loom")
+            .env("RUSTFLAGS", "--cfg testudo_loom")
+            .env("LOOM_MAX_PREEMPTIONS", "2");
+        command
+    };
+    run(&mut test())?;
+    // A filter that matches nothing passes, too.
+    let list = test().args(["-q", "--", "--list"]).output()?;
+    let found = String::from_utf8(list.stdout)?
+        .lines()
+        .any(|line| line.ends_with(": test"));
+    if found {
+        Ok(())
+    } else {
+        Err("there is no test with `loom` in its name".into())
+    }
+}
+
+/// Compares the public API with its snapshot, or writes the snapshot.
+fn api(bless: bool) -> Result {
+    let path = root().join("api/testudo.txt");
+    let new = public_api()?;
+    if bless {
+        fs::create_dir_all(root().join("api"))?;
+        return Ok(fs::write(path, new)?);
+    }
+    let old = fs::read_to_string(path).unwrap_or_default();
+    if old == new {
+        return Ok(());
+    }
+    println!("{}", changes(&old, &new));
+    Err(
+        "the public API is not the one in api/testudo.txt; if that is meant, run\n\
+         \n    cargo xtask api --bless\n\nand commit the file with the change"
+            .into(),
+    )
+}
+
+/// Lists the public API, an item a line; without blanket and auto trait implementations.
+fn public_api() -> Result<String> {
+    // Dependencies look at `RUSTC_BOOTSTRAP`, too: in the common directory it would rebuild them.
+    let dir = target("api");
+    run(cargo("rustdoc -q -p testudo --lib --all-features")
+        .arg("--target-dir")
+        .arg(&dir)
+        .args(["--", "-Z", "unstable-options", "--output-format", "json"])
+        .env("RUSTC_BOOTSTRAP", "1"))?;
+    let api = Builder::from_rustdoc_json(dir.join("doc/testudo.json"))
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(true)
+        .build()?;
+    Ok(api.to_string())
+}
+
+/// The lines that only one of two texts has.
+fn changes(old: &str, new: &str) -> String {
+    let only = |sign: char, a: &str, b: &str| -> String {
+        let gone = a
+            .lines()
+            .filter(|line| !b.lines().any(|other| other == *line));
+        gone.map(|line| format!("{sign} {line}\n")).collect()
+    };
+    only('-', old, new) + &only('+', new, old)
+}
+
+/// Runs one cargo command; `lints` go to the compiler behind it.
+fn step(args: &str, lints: &str) -> Result {
+    let mut command = cargo(args);
+    if !lints.is_empty() {
+        command.arg("--").args(lints.split(' '));
+    }
+    run(&mut command)
+}
+
+fn run(command: &mut Command) -> Result {
+    let text = shown(command);
+    println!("$ {text}");
+    let status = command.status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("failed ({status}): {text}").into())
+    }
+}
+
+/// The command as one would type it in the root folder.
+fn shown(command: &Command) -> String {
+    let root = format!("{}/", root().display());
+    let env = command.get_envs().filter_map(|(key, value)| {
+        Some(format!(
+            "{}='{}' ",
+            key.to_string_lossy(),
+            value?.to_string_lossy()
+        ))
+    });
+    let args = command
+        .get_args()
+        .map(|arg| format!(" {}", arg.to_string_lossy()));
+    let text: String = env.chain(["cargo".to_owned()]).chain(args).collect();
+    text.replace(&root, "")
+}
+
+fn cargo(args: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args.split(' ')).current_dir(root());
+    command
+}
+
+fn target(name: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(target).join(name)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the root folder")
+}
