@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Nanoseconds on Tokio's clock since this process first asked; paused and advanced time included.
+/// Nanoseconds on Tokio's clock since the anchor; paused and advanced time included.
 pub(crate) type Ticks = u64;
 
+/// A point that lies before every clock that this process reads: a paused clock stands still at a time before our first look.
+/// Where the system's clock began less than that ago, as far back as it goes.
 fn anchor() -> std::time::Instant {
+    const BACK: [u64; 4] = [24 * 60 * 60, 60 * 60, 60, 1];
     static ANCHOR: OnceLock<std::time::Instant> = OnceLock::new();
-    *ANCHOR.get_or_init(std::time::Instant::now)
+    *ANCHOR.get_or_init(|| {
+        let now = std::time::Instant::now();
+        BACK.into_iter().find_map(|back| now.checked_sub(Duration::from_secs(back))).unwrap_or(now)
+    })
 }
 
 pub(crate) fn now() -> Ticks {
-    // The anchor comes first: a clock that is read before it would begin in the past.
-    let anchor = anchor();
-    since(anchor, Instant::now())
+    ticks(Instant::now())
 }
 
 /// An instant before the anchor counts as the anchor: a deadline there has passed either way.
 pub(crate) fn ticks(at: Instant) -> Ticks {
-    since(anchor(), at)
-}
-
-fn since(anchor: std::time::Instant, at: Instant) -> Ticks {
-    let passed = at.into_std().saturating_duration_since(anchor);
+    let passed = at.into_std().saturating_duration_since(anchor());
     Ticks::try_from(passed.as_nanos()).unwrap_or(Ticks::MAX)
 }
 
