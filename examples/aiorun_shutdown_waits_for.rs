@@ -31,7 +31,7 @@ async fn main_task(length: Duration) {
     // … and tasks without a shield, for comparison.
     tasks.extend((3..6).map(|n| spawn(work(n, length))));
     for task in tasks {
-        let _ = task.await;
+        drop(task.await);
     }
 }
 

@@ -58,7 +58,7 @@ async fn main_task(args: Args, shielded: Shielded) {
     }
     // Main has to live until the shielded tasks are done.
     for task in tasks {
-        let _ = task.await;
+        drop(task.await);
     }
 }
 

@@ -33,7 +33,7 @@ async fn shielded(length: Duration) {
             n.spawn(work(i, length));
         }
     });
-    let _ = CancelScope::new().shielded(true).run(tasks).await;
+    drop(CancelScope::new().shielded(true).run(tasks).await);
 }
 
 async fn main_task(length: Duration) {

@@ -1,9 +1,11 @@
 //! The frame that this thread is polling right now.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
 
+use crate::core::cause::Cause;
 use crate::core::frame::{Track, WakerId};
 use crate::core::task::TaskInfo;
 use crate::host::{self, Frame, Node};
@@ -40,7 +42,7 @@ impl Drop for Enter<'_> {
 
 fn swap(slot: &mut Option<Current>) {
     // A thread that is being torn down has no current frame any more, and polls none.
-    let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), slot));
+    CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), slot)).unwrap_or_default();
 }
 
 /// Looks at the current frame. `look` must not poll or drop anything.
@@ -72,6 +74,11 @@ pub(crate) fn node() -> Arc<Node> {
 /// The task that this code is part of.
 pub(crate) fn task() -> Option<Arc<Frame>> {
     frame()?.of_its_task()
+}
+
+/// The cause of a cancel that this code asks for.
+pub(crate) fn request(reason: Cow<'static, str>) -> Cause {
+    Cause::requested(reason, task_name())
 }
 
 /// Its name.

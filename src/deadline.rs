@@ -13,7 +13,7 @@ use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::Kind;
 use crate::current;
-use crate::host::{Node, lock};
+use crate::host::{self, Node, lock};
 use crate::shield;
 
 /// All deadlines of one runtime. One Tokio timer serves the earliest.
@@ -115,7 +115,7 @@ pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
     if node.info.kind == Kind::Shield {
         shield::out_of_budget(node);
     } else {
-        node.cancel(Cause::new(CauseKind::Deadline));
+        host::cancel(node, Cause::new(CauseKind::Deadline));
     }
 }
 
@@ -124,10 +124,13 @@ pub(crate) fn set(node: &Arc<Node>, at: Option<Ticks>) {
     node.set_deadline(at);
     let (Some(at), Some(host)) = (at, node.host()) else { return };
     if at <= clock::now() {
-        check(node, at);
-    } else {
-        host.timers.arm(node, at);
+        return check(node, at);
     }
+    assert!(
+        host.handle.is_some(),
+        "a deadline needs a Tokio runtime with its timer enabled, and this future is polled outside of any"
+    );
+    host.timers.arm(node, at);
 }
 
 /// The time by which the code that asks will have been cancelled, as far as deadlines go.

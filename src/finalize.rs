@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::current;
 use crate::delivery::enter_inner;
+use crate::host;
 use crate::outcome::Panic;
 use crate::region::{Cutting, End, Region};
 use crate::report::{Event, Subject};
@@ -233,9 +234,7 @@ fn give<T>(end: End<T>) -> Poll<T> {
 
 fn report_panic(payload: crate::region::Payload) {
     let node = current::node();
-    if let Some(host) = node.host() {
-        host.report(Event::Panicked(Subject::of_node(&node), Panic::new(payload).message().into()));
-    }
+    host::report(&node, Event::Panicked(Subject::of_node(&node), Panic::new(payload).message().into()));
 }
 
 impl<F, C> fmt::Debug for Finalized<F, C>

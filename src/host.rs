@@ -11,7 +11,9 @@ use tokio::runtime::{Handle, Id};
 use crate::core::frame as frames;
 use crate::core::node::{self as nodes, Info, Kind};
 use crate::deadline::Timers;
+use crate::core::cause::Cause;
 use crate::report::{Event, Reporter};
+use crate::trace;
 
 pub(crate) type Node = nodes::Node<Host>;
 pub(crate) type Frame = frames::Frame<Host>;
@@ -49,13 +51,14 @@ impl Host {
     }
 
     /// The host of a runtime that a runner owns.
+    #[cfg(feature = "signal")]
     pub(crate) fn of_run(handle: Handle, budget: Option<std::time::Duration>, reporter: Option<Reporter>) -> Self {
         Self { budget, is_run: true, reporter, ..Self::new(Some(handle)) }
     }
 
     /// Says what happened, to whoever is there to hear it, and keeps it for the report at the end.
     pub(crate) fn report(&self, event: Event) {
-        event.trace();
+        trace::event(&event);
         if event.is_loss() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -154,6 +157,20 @@ impl Drop for Resident {
         let root = roots().remove(&self.id);
         drop(root);
     }
+}
+
+/// Says what happened in the tree of `node`.
+pub(crate) fn report(node: &Node, event: Event) {
+    match node.host() {
+        Some(host) => host.report(event),
+        None => trace::event(&event),
+    }
+}
+
+/// Cancels a node, and says so to `tracing`.
+pub(crate) fn cancel(node: &Arc<Node>, cause: Cause) -> bool {
+    trace::cancelled(node, &cause);
+    node.cancel(cause)
 }
 
 /// Locks a mutex whose content is changed by code that can not panic half-way.

@@ -117,11 +117,13 @@ mod token {
 
     /// Runs `fut` in a scope that is cancelled when `token` is, whether or not it is being polled then.
     ///
-    /// The future gives `Err` if that, or nothing outside, cut `fut` off.
-    ///
     /// # Cancel safety
     ///
     /// Dropping it drops `fut` where it stands, as [`Scoped`](crate::Scoped) does.
+    ///
+    /// # Errors
+    ///
+    /// If the token's cancel cut `fut` off.
     #[track_caller]
     pub fn run_until_token<F: Future>(
         token: CancellationToken,

@@ -36,6 +36,7 @@ mod signal;
 mod task;
 #[cfg(feature = "test-util")]
 mod test_run;
+mod trace;
 
 pub use blocking::BlockingCx;
 pub use crate::core::cause::{Cause, CauseKind};

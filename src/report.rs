@@ -108,19 +108,6 @@ impl Event {
         matches!(self, Self::Lost(_) | Self::Dropped(_) | Self::Overran(_))
     }
 
-    #[cfg(feature = "tracing")]
-    pub(crate) fn trace(&self) {
-        match self {
-            Self::Stopping(_) | Self::Waiting(_) => tracing::info!(target: "testudo", "{self}"),
-            Self::Forced(_) | Self::Overran(_) => tracing::warn!(target: "testudo", "{self}"),
-            Self::Lost(_) | Self::Dropped(_) | Self::Failed(..) | Self::Panicked(..) => {
-                tracing::error!(target: "testudo", "{self}");
-            }
-        }
-    }
-
-    #[cfg(not(feature = "tracing"))]
-    pub(crate) fn trace(&self) {}
 }
 
 impl fmt::Display for Event {
@@ -172,7 +159,7 @@ impl Reporter {
         Self::new(|event| {
             use std::io::Write;
             // A closed stderr is no reason to fail: there is nobody to tell.
-            let _ = writeln!(std::io::stderr().lock(), "testudo: {event}");
+            writeln!(std::io::stderr().lock(), "testudo: {event}").unwrap_or_default();
         })
     }
 

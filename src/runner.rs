@@ -264,7 +264,7 @@ impl Runner {
         let outcome = runtime.block_on(async {
             let outcome = run_main(&root, main, shield_main, place).await;
             if !wait_for_tasks {
-                root.cancel(Cause::new(CauseKind::MainEnded));
+                host::cancel(&root, Cause::new(CauseKind::MainEnded));
             }
             drain_root(&root).await;
             outcome
@@ -317,7 +317,7 @@ where
     F::Output: TaskOutput,
 {
     let info = Info::new(Kind::Task, place, clock::now());
-    let _ = info.name.set("main".into());
+    info.set_name("main".into());
     let main = async move { if shielded { shield_scoped(main).await } else { main.await } };
     match main_task::run(root, info, main).await {
         End::Done(output) => match output.into_result() {
@@ -341,7 +341,7 @@ fn exit_code<T, E: fmt::Debug>(outcome: Outcome<T, E>) -> ExitCode {
     let complain = |text: fmt::Arguments<'_>| {
         use std::io::Write;
         // A closed stderr is no reason to fail: there is nobody to tell.
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
     };
     match outcome {
         Outcome::Ok(_) => ExitCode::SUCCESS,
@@ -424,7 +424,7 @@ impl Control {
             self.inside(|| (hook.0)(&cause));
         }
         self.report(Event::Stopping(signal.to_string().into()));
-        self.root.cancel(cause);
+        host::cancel(&self.root, cause);
     }
 
     /// The last rung needs nothing of the runtime.
@@ -435,9 +435,7 @@ impl Control {
     }
 
     fn report(&self, event: Event) {
-        if let Some(host) = self.root.host() {
-            host.report(event);
-        }
+        host::report(&self.root, event);
     }
 
     /// Calls the program's own code as if from inside the run.

@@ -18,7 +18,7 @@ use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::current;
 use crate::deadline;
 use crate::error::{Cancelled, Elapsed};
-use crate::host::Node;
+use crate::host::{self, Node};
 use crate::region::{Cut, Cutting, End, Region};
 use crate::seat::Branch;
 
@@ -66,7 +66,7 @@ impl CancelScope {
 
     /// Gives the scope a name, for reports and dumps. The first name stays.
     pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        let _ = self.node.info.name.set(name.into());
+        self.node.info.set_name(name.into());
         self
     }
 
@@ -191,7 +191,7 @@ impl ScopeHandle {
     ///
     /// Before the run it takes effect at the first suspension inside (T3), after it on nothing. There is no way back.
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        self.node.cancel(Cause::requested(reason.into(), current::task_name()))
+        host::cancel(&self.node, current::request(reason.into()))
     }
 
     /// Moves the deadline; `None` takes it away. One that has passed cancels at once, and one that has fired stays fired (T16).
@@ -310,11 +310,13 @@ pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output 
 
 /// Runs `fut` for at most `length` from its first poll (trio's `fail_after`).
 ///
-/// The future gives [`Elapsed`] if it was cut off then. A cancel from outside is never taken for that (L38).
-///
 /// # Cancel safety
 ///
 /// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+///
+/// # Errors
+///
+/// [`Elapsed`] if it was cut off then. A cancel from outside is never taken for that (L38).
 #[track_caller]
 pub fn fail_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
     let run = CancelScope::new().timeout(length).run(fut);

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::current;
-use crate::host::{Frame, Hold, Node};
+use crate::host::{self, Frame, Hold, Node};
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
 #[derive(Default)]
@@ -106,7 +106,7 @@ impl Branch {
     pub(crate) fn move_to(&mut self, owner: &Arc<Node>) {
         self.node.reparent(owner);
         if let Some(outside) = &self.outside {
-            outside.cancel(Cause::new(CauseKind::Dropped));
+            host::cancel(outside, Cause::new(CauseKind::Dropped));
         }
         self.seat.leave();
     }

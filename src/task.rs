@@ -13,10 +13,9 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::clock;
-use crate::core::cause::Cause;
 use crate::core::task::TaskInfo;
 use crate::current;
-use crate::host::{Frame, Node};
+use crate::host::{self, Frame, Node};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::report::{Event, Subject};
@@ -78,9 +77,9 @@ impl TaskRef {
         if self.is_finished() {
             return false;
         }
-        self.frame.branch().cancel(Cause::requested(reason.into(), current::task_name()));
-        if self.is_finished() {
-            // It ended meanwhile, and may have left the tree before its node was there.
+        host::cancel(&self.frame.branch(), current::request(reason.into()));
+        if self.info().has_ended_by_now() {
+            // It may have left the tree before its node was there.
             self.frame.close_task();
             return false;
         }
@@ -136,15 +135,19 @@ pub struct Task<T, E = Infallible> {
     task: TaskRef,
     node: Arc<Node>,
     /// What to do with an outcome that nobody looked at; set if nobody else would see it.
-    unseen: Option<fn(&Node, &Frame, &Outcome<T, Arc<E>>)>,
+    unseen: Option<Unseen<T, E>>,
 }
+
+type Unseen<T, E> = fn(JoinHandle<Outcome<T, Arc<E>>>, &Arc<Node>, &Arc<Frame>);
 
 impl<T, E> Task<T, E> {
     pub(crate) fn new(join: JoinHandle<Outcome<T, Arc<E>>>, frame: Arc<Frame>, node: Arc<Node>, policy: Policy) -> Self
     where
-        E: fmt::Display,
+        T: Send + 'static,
+        E: fmt::Display + Send + Sync + 'static,
     {
-        Self { join: Some(join), task: TaskRef { frame }, node, unseen: policy.handle_owns().then_some(report_unseen::<T, E>) }
+        let unseen = policy.handle_owns().then_some(report_ended::<T, E> as Unseen<T, E>);
+        Self { join: Some(join), task: TaskRef { frame }, node, unseen }
     }
 
     /// Returns the task as others see it.
@@ -214,27 +217,39 @@ fn settled<T, E>(result: Result<Outcome<T, Arc<E>>, JoinError>) -> Outcome<T, Ar
 
 impl<T, E> Drop for Task<T, E> {
     fn drop(&mut self) {
-        let Some(mut join) = self.join.take() else { return };
+        let Some(join) = self.join.take() else { return };
         // The swap decides who reports: the task, if it ends after this; we, if it had ended.
         let ended = self.task.info().abandon();
-        let Some(report) = self.unseen.filter(|_| ended) else { return };
-        // It marks its end as the last thing before it returns, so the wait is for a few instructions of another thread.
-        loop {
-            match Pin::new(&mut join).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(result) => return report(&self.node, &self.task.frame, &settled(result)),
-                Poll::Pending => std::thread::yield_now(),
-            }
+        if let Some(report) = self.unseen.filter(|_| ended) {
+            report(join, &self.node, &self.task.frame);
         }
+    }
+}
+
+/// Reports the outcome of a task that had ended when its handle was dropped.
+fn report_ended<T, E>(mut join: JoinHandle<Outcome<T, Arc<E>>>, node: &Arc<Node>, frame: &Arc<Frame>)
+where
+    T: Send + 'static,
+    E: fmt::Display + Send + Sync + 'static,
+{
+    let look = Pin::new(&mut join).poll(&mut Context::from_waker(Waker::noop()));
+    if let Poll::Ready(result) = look {
+        return report_unseen(node, frame, &settled(result));
+    }
+    // It has marked its end, and its thread is about to hand the outcome over.
+    let (reporter, frame) = (Arc::clone(node), Arc::clone(frame));
+    if let Some(host) = node.host() {
+        host.spawn(async move { report_unseen(&reporter, &frame, &settled(join.await)) });
     }
 }
 
 /// Reports an error or a panic that nobody looked at.
 pub(crate) fn report_unseen<T, E: fmt::Display>(node: &Node, frame: &Frame, outcome: &Outcome<T, Arc<E>>) {
-    let (Some(host), Some(task)) = (node.host(), frame.task()) else { return };
+    let Some(task) = frame.task() else { return };
     let who = Subject::of_task(task);
     match outcome {
-        Outcome::Err(error) => host.report(Event::Failed(who, error.to_string().into())),
-        Outcome::Panicked(panic) => host.report(Event::Panicked(who, panic.message().into())),
+        Outcome::Err(error) => host::report(node, Event::Failed(who, error.to_string().into())),
+        Outcome::Panicked(panic) => host::report(node, Event::Panicked(who, panic.message().into())),
         Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Lost => {}
     }
 }

@@ -35,7 +35,7 @@ pub fn run_test<F: Future>(options: TestOptions, test: F) -> F::Output {
     let host = Host::of_run(runtime.handle().clone(), None, Some(Reporter::stderr()));
     let root = host::install(runtime.handle(), host::new_root(host));
     let info = Info::new(Kind::Task, Location::caller(), clock::now());
-    let _ = info.name.set(options.name.into());
+    info.set_name(options.name.into());
     let end = runtime.block_on(main_task::run(&root, info, test));
     let left = registry::alive(&root);
     let output = match end {

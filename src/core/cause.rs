@@ -54,6 +54,7 @@ impl Cause {
         Self::build(CauseKind::Requested, Some(reason), by)
     }
 
+    #[cfg(feature = "signal")]
     pub(crate) fn with_reason(kind: CauseKind, reason: Cow<'static, str>) -> Self {
         Self::build(kind, Some(reason), None)
     }

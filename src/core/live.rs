@@ -82,6 +82,7 @@ impl Live {
     }
 
     /// Closes a root that has nothing left but itself.
+    #[cfg(any(feature = "signal", test))]
     pub(crate) fn close_if_idle(&self) -> bool {
         self.count.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }

@@ -18,14 +18,16 @@ use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield
 ///    under the parent's lock and the node's own, never set blindly (M5): whoever changes a parent visits its children after
 ///    the change, so the last visit computes from the last state.
 /// 2. *Requested*, *latched*, *unwinds* and *pierced* are never taken back. *Shielded* and, with it, *cancelled* may be.
-/// 3. Only the owner of a node (the future it belongs to, or who has adopted that) links and unlinks it; anybody may cancel it.
+/// 3. A node is linked, moved and unlinked under its `moving` lock, so it is in one list at a time. Once it has ended it is in none.
 /// 4. A node that is shielded stays in its parent's list, so lowering the shield finds it.
 ///
 /// # Lock order
 ///
-/// Parent before child, node before frame. Nothing is woken, dropped or called under a lock.
+/// `moving`, then parent before child, then frame. Nothing is woken, dropped or called under a lock.
 pub(crate) struct Node<H> {
     bits: AtomicUsize,
+    /// True once the node has left the tree for good.
+    moving: Mutex<bool>,
     tree: Mutex<Tree<H>>,
     pub(crate) info: Info,
     /// What the layers above know of the runtime that this node lives on; known from the first time that it is linked.
@@ -88,7 +90,7 @@ impl<H> Node<H> {
     /// A node without a parent.
     pub(crate) fn root(info: Info, host: Arc<H>) -> Arc<Self> {
         let node = Self::new(info, Some(Live::new_root()), false);
-        let _ = node.host.set(host);
+        node.host.get_or_init(|| host);
         Arc::new(node)
     }
 
@@ -100,9 +102,10 @@ impl<H> Node<H> {
     /// A new node below `parent`, cancelled from the start if that is.
     pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
         let node = Self::unbound(info, live, shielded);
-        // A node that nobody else knows can have no waker to wake and no child to visit.
-        let _ = node.attach(parent);
-        node
+        // A node that nobody else knows has no waker to wake and no child to visit, whatever the look says.
+        match node.attach(parent) {
+            Look::Same | Look::Changed | Look::HeldOff => node,
+        }
     }
 
     fn new(info: Info, live: Option<Live>, shielded: bool) -> Self {
@@ -116,7 +119,7 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        Self { bits, tree: Mutex::new(tree), info, host: OnceLock::new(), live }
+        Self { bits, moving: Mutex::new(false), tree: Mutex::new(tree), info, host: OnceLock::new(), live }
     }
 
     /// The runtime that this node was first linked on; none before.
@@ -257,7 +260,7 @@ impl<H> Node<H> {
         self.spread(0);
     }
 
-    /// Links this node below `parent`. Only its owner may call this, and only for a node without a parent.
+    /// Links this node below `parent`. The caller holds `moving`, or is the only one who knows the node.
     #[must_use]
     fn attach(self: &Arc<Self>, parent: &Arc<Self>) -> Look {
         if let Some(host) = parent.host.get() {
@@ -269,13 +272,28 @@ impl<H> Node<H> {
         self.recompute(parent, &parent_tree, 0)
     }
 
-    /// Moves this node below another one, with everything inside it (M4). Only its owner may call this.
+    /// Moves this node below another one, with everything inside it (M4); not if it has ended.
     pub(crate) fn reparent(self: &Arc<Self>, parent: &Arc<Self>) {
-        if same(self.parent().as_ref(), Some(parent)) || (self.has_children() && parent.is_inside(self)) {
-            return; // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
+        self.relocate(parent, |_| true);
+    }
+
+    /// The same, but only if it is still below `from`.
+    pub(crate) fn reparent_from(self: &Arc<Self>, from: &Arc<Self>, parent: &Arc<Self>) {
+        self.relocate(parent, |now| same(now, Some(from)));
+    }
+
+    fn relocate(self: &Arc<Self>, parent: &Arc<Self>, may: impl FnOnce(Option<&Arc<Self>>) -> bool) {
+        let ended = self.moving.lock();
+        let now = self.parent();
+        // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
+        let cycle = || self.has_children() && parent.is_inside(self);
+        if *ended || !may(now.as_ref()) || same(now.as_ref(), Some(parent)) || cycle() {
+            return;
         }
-        self.unlink();
-        if self.attach(parent) != Look::Same {
+        self.unlink_parent();
+        let look = self.attach(parent);
+        drop(ended);
+        if look != Look::Same {
             self.spread(0);
         }
     }
@@ -288,17 +306,19 @@ impl<H> Node<H> {
         std::iter::successors(Some(Arc::clone(self)), |node| node.parent()).any(|node| Arc::ptr_eq(&node, outer))
     }
 
-    /// Takes the node out of the tree at its end. What was forgotten inside it (`mem::forget`) moves up.
+    /// Takes the node out of the tree for good. What is still inside it, because a future was forgotten or has moved away and was
+    /// not polled there yet, moves up.
     pub(crate) fn detach(self: &Arc<Self>) {
-        let (parent, orphans) = {
-            let tree = self.tree.lock();
-            let parent = tree.parent.as_ref().map(|(node, _)| Arc::clone(node));
-            (parent, tree.children.iter().map(|(_, child)| Arc::clone(child)).collect::<Vec<_>>())
-        };
-        if let Some(parent) = parent {
-            orphans.iter().for_each(|orphan| orphan.reparent(&parent));
+        let mut ended = self.moving.lock();
+        *ended = true;
+        let parent = self.parent();
+        self.unlink_parent();
+        self.unlink_outside();
+        drop(ended);
+        let Some(parent) = parent else { return };
+        for orphan in self.inside().0 {
+            orphan.reparent_from(self, &parent);
         }
-        self.unlink();
     }
 
     /// The end of a node that judges frames only as long as it is in the tree.
@@ -308,15 +328,21 @@ impl<H> Node<H> {
         drop(frames);
     }
 
-    fn unlink(&self) {
-        let (parent, outside) = {
-            let mut tree = self.tree.lock();
-            (tree.parent.take(), tree.outside.take())
-        };
-        for (node, key) in [parent, outside].into_iter().flatten() {
-            let this = node.tree.lock().children.try_remove(key);
-            drop(this);
-        }
+    fn unlink_parent(&self) {
+        let parent = self.tree.lock().parent.take();
+        Self::strike(parent);
+    }
+
+    fn unlink_outside(&self) {
+        let outside = self.tree.lock().outside.take();
+        Self::strike(outside);
+    }
+
+    /// Takes an entry out of a list; what is dropped is dropped outside of the lock.
+    fn strike(entry: Option<(Arc<Self>, usize)>) {
+        let Some((node, key)) = entry else { return };
+        let struck = node.tree.lock().children.try_remove(key);
+        drop(struck);
     }
 
     /// Makes an exposed node see what its shield holds off.
@@ -481,6 +507,11 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 }
 
 impl Info {
+    /// Gives it a name; the first one stays.
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        self.name.get_or_init(|| name);
+    }
+
     pub(crate) fn new(kind: Kind, place: &'static Location<'static>, born: u64) -> Self {
         Self { kind, name: OnceLock::new(), place, born }
     }

@@ -42,6 +42,12 @@ impl TaskInfo {
         self.fate.load(Ordering::Acquire) & ENDED != 0
     }
 
+    /// The same, but as a step in the order of `end` and `abandon`: if this comes before the end, then what was done before this
+    /// is seen by whatever follows the end.
+    pub(crate) fn has_ended_by_now(&self) -> bool {
+        self.fate.fetch_or(0, Ordering::AcqRel) & ENDED != 0
+    }
+
     /// Marks the end. True if nobody is left who could look at the outcome, so that the task itself has to report it.
     pub(crate) fn end(&self) -> bool {
         self.fate.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0

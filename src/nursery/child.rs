@@ -12,11 +12,12 @@ use super::start::Gate;
 use super::{Shared, Ticket};
 use crate::core::task::TaskInfo;
 use crate::error::Failed;
-use crate::host::Frame;
+use crate::host::{self, Frame};
 use crate::outcome::{ChildOutput, Outcome, Panic};
 use crate::region::{Cutting, End, Payload, Region};
 use crate::report::{Event, Subject};
 use crate::task::report_unseen;
+use crate::trace::Span;
 
 pin_project! {
     /// A child with its frame and its part in the nursery.
@@ -30,6 +31,7 @@ pin_project! {
         #[pin]
         region: Region<F>,
         place: Option<Place<E>>,
+        span: Span,
     }
 
     impl<F: Future, E: fmt::Display> PinnedDrop for Child<F, E> {
@@ -37,7 +39,7 @@ pin_project! {
             let this = this.project();
             let Some(place) = this.place.take() else { return };
             // A panic in a destructor of the child must not keep the count up.
-            let _ = this.region.discard();
+            drop(this.region.discard());
             place.lose();
         }
     }
@@ -65,8 +67,9 @@ impl<F: Future, E: fmt::Display> Child<F, E> {
         gate: Option<Arc<Gate<E>>>,
     ) -> Self {
         let key = shared.node.add_frame(&frame);
+        let span = frame.task().map(Span::of_task).unwrap_or_default();
         let place = Place { shared, frame, key, borrows: false, gate, ticket };
-        Self { region: Region::new(fut, Cutting::Unwinds), place: Some(place) }
+        Self { region: Region::new(fut, Cutting::Unwinds), place: Some(place), span }
     }
 
     /// A child that borrows from the task it is polled in.
@@ -90,7 +93,7 @@ where
         if !this.region.is_entered() {
             this.region.as_mut().enter(Arc::clone(&place.frame));
         }
-        let Poll::Ready(end) = this.region.poll(cx) else { return Poll::Pending };
+        let Poll::Ready(end) = this.span.inside(|| this.region.poll(cx)) else { return Poll::Pending };
         let end = match end {
             End::Done(output) => Ended::Returned(output.into_child_result()),
             End::Cut(cut) => Ended::Cut(cut.cause),
@@ -151,15 +154,20 @@ impl<E: fmt::Display> Place<E> {
 
     /// Takes the child out of the tree. True if its handle is gone.
     fn leave(&self) -> bool {
+        // First the mark, then the node: a cancel that gives the task a node after this sees the mark and closes it itself.
+        let unseen = self.frame.task().is_some_and(TaskInfo::end);
         self.frame.close_task();
         self.shared.node.remove_frame(self.key);
-        self.frame.task().is_some_and(TaskInfo::end)
+        unseen
     }
 
     fn lose(self) {
+        if let Some(gate) = &self.gate {
+            gate.close();
+        }
         self.leave();
-        if let (Some(host), Some(task), false) = (self.shared.node.host(), self.frame.task(), self.borrows) {
-            host.report(Event::Lost(Subject::of_task(task)));
+        if let Some(task) = self.frame.task().filter(|_| !self.borrows) {
+            host::report(&self.shared.node, Event::Lost(Subject::of_task(task)));
         }
         drop(self.ticket);
     }

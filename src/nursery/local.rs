@@ -1,5 +1,6 @@
 //! The nursery in one task, whose children may borrow.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
@@ -16,7 +18,7 @@ use pin_project_lite::pin_project;
 
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
-use super::{Shared, Ticket};
+use super::{Nursery, Shared, Ticket};
 use crate::clock;
 use crate::core::live::{Live, Weight};
 use crate::core::node::{Info, Kind, Node as CoreNode};
@@ -26,6 +28,7 @@ use crate::host::{self, Frame};
 use crate::outcome::{ChildOutput, Outcome, TaskOutput};
 use crate::policy::Policy;
 use crate::region::{Cutting, Region};
+use crate::scope::ScopeHandle;
 use crate::task::TaskRef;
 
 /// Runs `body` with a nursery whose children are polled in this task and may borrow from outside it (S27).
@@ -120,9 +123,14 @@ where
         LocalTask { slot, task: TaskRef::new(frame).expect("it was made for a task") }
     }
 
-    /// Cancels the body and all children. See [`Nursery::cancel`](crate::Nursery::cancel).
-    pub fn cancel(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> bool {
-        super::Nursery::new(Arc::clone(&self.queue.shared)).cancel(reason)
+    /// Cancels the body and all children. See [`Nursery::cancel`].
+    pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
+        Nursery::new(Arc::clone(&self.queue.shared)).cancel(reason)
+    }
+
+    /// Returns the scope that every nursery has: its deadline, shield and cause.
+    pub fn scope(&self) -> ScopeHandle {
+        Nursery::new(Arc::clone(&self.queue.shared)).scope()
     }
 }
 
@@ -158,7 +166,7 @@ pub struct LocalTask<T, E> {
 
 impl<T, E> LocalTask<T, E> {
     /// Cancels this child alone. See [`TaskRef::cancel`].
-    pub fn cancel(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> bool {
+    pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
         self.task.cancel(reason)
     }
 }
@@ -228,6 +236,24 @@ where
     B: Future,
     B::Output: TaskOutput,
 {
+    /// Gives the nursery a name, for reports and dumps.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        self.inner.set_name(name.into());
+        self
+    }
+
+    /// Cancels the nursery `length` after its first poll.
+    pub fn timeout(mut self, length: Duration) -> Self {
+        self.inner.set_timeout(length);
+        self
+    }
+
+    /// Holds off the cancels of scopes outside, from the body and all children.
+    pub fn shielded(self, shielded: bool) -> Self {
+        self.inner.set_shielded(shielded);
+        self
+    }
+
     /// Sets what the end of one child does to the others.
     pub fn policy(self, policy: Policy) -> Self {
         self.queue.shared.set_policy(policy);

@@ -48,6 +48,9 @@ impl<E> Clone for Nursery<E> {
     }
 }
 
+/// The handle on a child that runs a future of type `F`.
+type TaskOf<F, E> = Task<<<F as Future>::Output as ChildOutput<E>>::Value, E>;
+
 /// What the nursery, its handles and its children share.
 pub(crate) struct Shared<E> {
     pub(crate) node: Arc<Node>,
@@ -95,7 +98,7 @@ impl<E> Shared<E> {
         let mut fate = lock(&self.fate);
         if fate.policy == Policy::FirstSuccess && !std::mem::replace(&mut fate.succeeded, true) {
             drop(fate);
-            self.node.cancel(Cause::by(CauseKind::Succeeded, task()));
+            host::cancel(&self.node, Cause::by(CauseKind::Succeeded, task()));
         }
     }
 
@@ -111,7 +114,7 @@ impl<E> Shared<E> {
         drop(fate);
         let cancels = if kind == CauseKind::Failed { policy.error_cancels() } else { policy.panic_goes_on() };
         if cancels {
-            self.node.cancel(Cause::by(kind, task));
+            host::cancel(&self.node, Cause::by(kind, task));
         }
     }
 
@@ -124,13 +127,13 @@ impl<E> Shared<E> {
 
 /// Reports failures that the nursery can not return, because its caller is gone or unwinds (L31).
 fn report_all<E: fmt::Display>(node: &Node, failures: &[Failure<E>]) {
-    let Some(host) = node.host() else { return };
     for failure in failures {
         let who = Subject::of_node(node).named(&failure.task);
-        host.report(match &failure.what {
+        let event = match &failure.what {
             Failed::Error(error) => Event::Failed(who, error.to_string().into()),
             Failed::Panic(panic) => Event::Panicked(who, panic.message().into()),
-        });
+        };
+        host::report(node, event);
     }
 }
 
@@ -156,7 +159,7 @@ where
     /// If the nursery has ended; [`try_spawn`](Self::try_spawn) gives the future back instead. If the nursery lives outside of a
     /// Tokio runtime.
     #[track_caller]
-    pub fn spawn<F>(&self, fut: F) -> Task<<F::Output as ChildOutput<E>>::Value, E>
+    pub fn spawn<F>(&self, fut: F) -> TaskOf<F, E>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -175,7 +178,7 @@ where
     ///
     /// If the nursery lives outside of a Tokio runtime.
     #[track_caller]
-    pub fn try_spawn<F>(&self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    pub fn try_spawn<F>(&self, fut: F) -> Result<TaskOf<F, E>, SpawnError<F>>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -226,7 +229,7 @@ where
         O: ChildOutput<E>,
         O::Value: Send + 'static,
     {
-        start::start(self, make)
+        self.task().start(make)
     }
 
     /// Begins to describe a child: its name, whether it is a daemon or shielded.
@@ -250,7 +253,7 @@ impl<E> Nursery<E> {
     /// Cancels the body and all children. True if this was the first request. Cancelling is no failure: a body that ends
     /// all the same gives its value.
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        self.shared.node.cancel(Cause::requested(reason.into(), current::task_name()))
+        host::cancel(&self.shared.node, current::request(reason.into()))
     }
 
     /// Returns the scope that every nursery has: its deadline, shield and cause.
@@ -292,7 +295,7 @@ where
 {
     /// Gives the child a name; without one it is `Task-N`. Names need not be unique.
     pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        let _ = self.info.name.set(name.into());
+        self.info.set_name(name.into());
         self
     }
 
@@ -321,7 +324,7 @@ where
     ///
     /// If the nursery has ended, or lives outside of a Tokio runtime.
     #[track_caller]
-    pub fn spawn<F>(self, fut: F) -> Task<<F::Output as ChildOutput<E>>::Value, E>
+    pub fn spawn<F>(self, fut: F) -> TaskOf<F, E>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -343,7 +346,7 @@ where
     ///
     /// If the nursery lives outside of a Tokio runtime.
     #[track_caller]
-    pub fn try_spawn<F>(self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    pub fn try_spawn<F>(self, fut: F) -> Result<TaskOf<F, E>, SpawnError<F>>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -388,6 +391,18 @@ where
         let child = child::Child::new(work, Arc::clone(shared), Arc::clone(&frame), ticket, None);
         let join = runtime(&shared.node).spawn(child);
         Task::new(join, frame, Arc::clone(&shared.node), shared.policy())
+    }
+
+    /// Begins the child and waits until it says that it has started. See [`Nursery::start`]. A child that is started is neither a
+    /// daemon nor shielded, whatever was said here.
+    pub fn start<V, F, O>(self, make: impl FnOnce(Started<V>) -> F) -> Start<V, E>
+    where
+        V: Send + 'static,
+        F: Future<Output = O> + Send + 'static,
+        O: ChildOutput<E>,
+        O::Value: Send + 'static,
+    {
+        start::start(self.nursery, self.info, make)
     }
 
     fn weight(&self) -> Weight {

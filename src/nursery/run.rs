@@ -16,7 +16,7 @@ use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::current;
-use crate::host::{Frame, Node};
+use crate::host::{self, Frame, Node};
 use crate::error::{Failed, Failures, NurseryError};
 use crate::outcome::{Panic, TaskOutput};
 use crate::policy::Policy;
@@ -179,7 +179,7 @@ where
 {
     /// Gives the nursery a name, for reports and dumps.
     pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        let _ = self.inner.branch.node.info.name.set(name.into());
+        self.inner.set_name(name.into());
         self
     }
 
@@ -191,13 +191,13 @@ where
 
     /// Cancels the nursery `length` after its first poll.
     pub fn timeout(mut self, length: Duration) -> Self {
-        self.inner.timeout = Some(length);
+        self.inner.set_timeout(length);
         self
     }
 
     /// Holds off the cancels of scopes outside, from the body and all children.
     pub fn shielded(self, shielded: bool) -> Self {
-        self.inner.branch.node.set_shielded(shielded);
+        self.inner.set_shielded(shielded);
         self
     }
 }
@@ -230,6 +230,18 @@ where
 impl<T, E> Inner<T, E> {
     pub(super) fn new(node: Arc<Node>, shared: Arc<Shared<E>>) -> Self {
         Self { branch: Branch::new(node), shared, timeout: None, stage: Stage::Fresh, body: None }
+    }
+
+    pub(super) fn set_name(&self, name: Arc<str>) {
+        self.branch.node.info.set_name(name);
+    }
+
+    pub(super) fn set_timeout(&mut self, length: Duration) {
+        self.timeout = Some(length);
+    }
+
+    pub(super) fn set_shielded(&self, shielded: bool) {
+        self.branch.node.set_shielded(shielded);
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -265,7 +277,7 @@ where
                 Err(error) => {
                     self.shared.fail(name(), Failed::Error(Arc::new(error)));
                     if self.shared.policy() == Policy::Supervise {
-                        self.branch.node.cancel(Cause::by(CauseKind::Failed, name()));
+                        host::cancel(&self.branch.node, Cause::by(CauseKind::Failed, name()));
                     }
                     BodyEnd::Failed
                 }
@@ -274,7 +286,7 @@ where
             End::Panicked(payload) => {
                 self.shared.fail(name(), Failed::Panic(Panic::new(payload)));
                 if self.shared.policy() == Policy::Supervise {
-                    self.branch.node.cancel(Cause::by(CauseKind::Panicked, name()));
+                    host::cancel(&self.branch.node, Cause::by(CauseKind::Panicked, name()));
                 }
                 BodyEnd::Failed
             }
@@ -320,7 +332,7 @@ where
     /// The future was dropped: what is alive in it is cancelled and finds another owner (S26).
     fn orphan(&mut self) {
         let node = Arc::clone(&self.branch.node);
-        node.cancel(Cause::new(CauseKind::Dropped));
+        host::cancel(&node, Cause::new(CauseKind::Dropped));
         let owner = Ticket::nearest(&node);
         if let Some(owner) = &owner {
             self.branch.move_to(owner.owner());

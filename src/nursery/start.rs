@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, resume_unwind};
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -12,10 +12,9 @@ use tokio::sync::oneshot;
 
 use super::child::{Child, Ended};
 use super::{Nursery, Ticket, runtime};
-use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
-use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::node::{Info, Node as CoreNode};
 use crate::core::task::{TaskInfo, Traits};
 use crate::current;
 use crate::error::StartError;
@@ -84,13 +83,13 @@ impl<E> Gate<E> {
             Some(sender) => sender.send(end).err(),
             None => Some(end),
         };
-        if let (Some(end), Some(host)) = (back, reporter.host()) {
-            let who = Subject::of_node(&self.node);
-            match end {
-                Ended::Returned(Err(error)) => host.report(Event::Failed(who, error.to_string().into())),
-                Ended::Panicked(payload) => host.report(Event::Panicked(who, Panic::new(payload).message().into())),
-                Ended::Returned(Ok(())) | Ended::Cut(_) => {}
+        let who = Subject::of_node(&self.node);
+        match back {
+            Some(Ended::Returned(Err(error))) => host::report(reporter, Event::Failed(who, error.to_string().into())),
+            Some(Ended::Panicked(payload)) => {
+                host::report(reporter, Event::Panicked(who, Panic::new(payload).message().into()));
             }
+            Some(Ended::Returned(Ok(())) | Ended::Cut(_)) | None => {}
         }
         Outcome::Lost // Nobody holds a handle on this child.
     }
@@ -128,18 +127,21 @@ impl<V> fmt::Debug for Started<V> {
 #[must_use = "futures do nothing unless polled"]
 pub struct Start<V, E> {
     state: Option<Run<V, E>>,
-    begin: Option<Box<dyn FnOnce() -> Option<Run<V, E>> + Send>>,
+    begin: Option<Begin<V, E>>,
     seat: Seat,
 }
 
+type Begin<V, E> = Box<dyn FnOnce() -> Option<Run<V, E>> + Send>;
+
 struct Run<V, E> {
     gate: Arc<Gate<E>>,
+    /// The node of the caller, below which the child waits.
+    caller: Arc<Node>,
     value: oneshot::Receiver<V>,
     end: oneshot::Receiver<Ended<(), E>>,
 }
 
-#[track_caller]
-pub(super) fn start<V, E, F, O>(nursery: &Nursery<E>, make: impl FnOnce(Started<V>) -> F) -> Start<V, E>
+pub(super) fn start<V, E, F, O>(nursery: &Nursery<E>, info: Info, make: impl FnOnce(Started<V>) -> F) -> Start<V, E>
 where
     V: Send + 'static,
     E: fmt::Display + Send + Sync + 'static,
@@ -147,7 +149,6 @@ where
     O: ChildOutput<E>,
     O::Value: Send + 'static,
 {
-    let info = Info::new(Kind::Task, Location::caller(), clock::now());
     let node: Arc<Node> = CoreNode::unbound(info.clone(), None, false);
     let (value, on_value) = oneshot::channel();
     let (end, on_end) = oneshot::channel();
@@ -162,12 +163,13 @@ where
     let shared = Arc::clone(&nursery.shared);
     let begin = move || {
         let ticket = Ticket::at(&shared.node, Weight::Regular)?;
-        node.reparent(&current::branch(current::frame().as_ref()));
+        let caller = current::branch(current::frame().as_ref());
+        node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
         let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
         let child = Child::new(fut, Arc::clone(&shared), frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&shared.node).spawn(child));
-        Some(Run { gate, value: on_value, end: on_end })
+        Some(Run { gate, caller, value: on_value, end: on_end })
     };
     Start { state: None, begin: Some(Box::new(begin)), seat: Seat::default() }
 }
@@ -186,8 +188,10 @@ impl<V, E> Future for Start<V, E> {
             }
         }
         let Some(run) = &mut this.state else { return Poll::Pending };
-        if this.seat.frame().is_some() && this.seat.has_moved() && *lock(&run.gate.state) == State::Waiting {
-            run.gate.node.reparent(&current::branch(current::frame().as_ref()));
+        if this.seat.has_moved() {
+            let caller = current::branch(current::frame().as_ref());
+            run.gate.node.reparent_from(&run.caller, &caller);
+            run.caller = caller;
         }
         let result = match run.poll(cx) {
             Poll::Ready(result) => result,
@@ -233,8 +237,8 @@ impl<V, E> Drop for Start<V, E> {
         if waiting {
             // The child finds its owner in the nursery, which has counted it in; the cancel comes first, so that it never runs
             // there as one that has started.
-            run.gate.node.cancel(Cause::new(CauseKind::Dropped));
-            run.gate.node.reparent(&run.gate.home);
+            host::cancel(&run.gate.node, Cause::new(CauseKind::Dropped));
+            run.gate.node.reparent_from(&run.caller, &run.gate.home);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
-use crate::host::Node;
+use crate::host::{self, Node};
 
 /// One part of an owner that is alive, counted out when this is dropped.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let only_daemons = self.owner.live.as_ref().is_some_and(|live| live.release(self.weight));
         if only_daemons {
-            self.owner.cancel(Cause::new(CauseKind::OnlyDaemons));
+            host::cancel(&self.owner, Cause::new(CauseKind::OnlyDaemons));
         }
     }
 }

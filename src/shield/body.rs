@@ -13,7 +13,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::deadline;
-use crate::host::{Frame, Node};
+use crate::host::{self, Frame, Node};
 use crate::nursery::Ticket;
 use crate::region::{Cutting, End, Payload, Region};
 use crate::report::{Event, Subject};
@@ -74,7 +74,7 @@ impl<F> Body<F> {
     }
 
     pub(crate) fn set_name(&self, name: Arc<str>) {
-        let _ = self.branch.node.info.name.set(name);
+        self.branch.node.info.set_name(name);
     }
 
     /// # Panics
@@ -203,8 +203,6 @@ pub(crate) fn out_of_budget(node: &Arc<Node>) {
     if !holds_off {
         return; // Un-cancelled in time; the next poll stops the budget.
     }
-    if let Some(host) = node.host() {
-        host.report(Event::Overran(Subject::of_node(node)));
-    }
+    host::report(node, Event::Overran(Subject::of_node(node)));
     node.pierce(Cause::new(CauseKind::Budget));
 }

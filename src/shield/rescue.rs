@@ -12,11 +12,12 @@ use futures_util::future::join_all;
 use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
-use crate::host::Host;
+use crate::host::{self, Host, Node};
 use crate::nursery::Ticket;
 use crate::outcome::Panic;
 use crate::region::{Payload, Region};
 use crate::report::{Event, Subject};
+use crate::trace::Span;
 
 /// Something that goes on after its caller was dropped.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -47,13 +48,15 @@ pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), 
     (swap(outer).unwrap_or_default(), result)
 }
 
+/// Reads the error out of a value, if it is one.
+type IsError<T> = fn(&T) -> Option<Arc<str>>;
+
 /// What is done in and after a rescue.
 pub(super) struct After<T> {
     pub(super) on_rescued: Option<Box<dyn FnOnce(T) + Send>>,
-    pub(super) is_error: Option<fn(&T) -> Option<Arc<str>>>,
+    pub(super) is_error: Option<IsError<T>>,
     pub(super) carried: Vec<Box<dyn Carry>>,
-    #[cfg(feature = "tracing")]
-    span: Option<tracing::Span>,
+    span: Span,
 }
 
 impl<T> Default for After<T> {
@@ -62,8 +65,7 @@ impl<T> Default for After<T> {
             on_rescued: None,
             is_error: None,
             carried: Vec::new(),
-            #[cfg(feature = "tracing")]
-            span: None,
+            span: Span::default(),
         }
     }
 }
@@ -146,7 +148,7 @@ impl<F: Future> Future for Rescued<F> {
         let Poll::Ready(end) = end else { return Poll::Pending };
         let node = Arc::clone(body.node());
         this.body = None;
-        this.after.finish(end, &Subject::of_node(&node), node.host());
+        this.after.finish(end, &node);
         this.ticket = None;
         Poll::Ready(())
     }
@@ -156,29 +158,25 @@ impl<T> After<T> {
     /// Takes what a rescue needs of the place of the first poll.
     pub(super) fn capture(&mut self) {
         self.carried.iter_mut().for_each(|local| local.capture());
-        #[cfg(feature = "tracing")]
-        {
-            self.span = Some(tracing::Span::current());
-        }
+        self.span = Span::current();
     }
 
     /// Runs a poll with the span and the task-locals of the first one.
     fn inside(&self, poll: &mut dyn FnMut()) {
-        #[cfg(feature = "tracing")]
-        let _entered = self.span.as_ref().map(tracing::Span::enter);
-        nest(&self.carried, poll);
+        self.span.inside(|| nest(&self.carried, poll));
     }
 
-    fn finish(&mut self, end: ShieldEnd<T>, who: &Subject, host: Option<&Arc<Host>>) {
-        let report = |event| host.map_or((), |host| host.report(event));
-        let panicked = |payload| Event::Panicked(who.clone(), Panic::new(payload).message().into());
+    fn finish(&mut self, end: ShieldEnd<T>, node: &Node) {
+        let panicked = |payload| {
+            host::report(node, Event::Panicked(Subject::of_node(node), Panic::new(payload).message().into()));
+        };
         let value = match end {
             ShieldEnd::Done(value) => value,
-            ShieldEnd::Panicked(payload) => return report(panicked(payload)),
+            ShieldEnd::Panicked(payload) => return panicked(payload),
             ShieldEnd::Cut => return, // Reported when the budget ran out.
         };
         if let Some(error) = self.is_error.and_then(|is_error| is_error(&value)) {
-            report(Event::Failed(who.clone(), error));
+            host::report(node, Event::Failed(Subject::of_node(node), error));
         }
         let take = self.on_rescued.take();
         let taken = catch_unwind(AssertUnwindSafe(|| match take {
@@ -186,7 +184,7 @@ impl<T> After<T> {
             None => drop(value),
         }));
         if let Err(payload) = taken {
-            report(panicked(payload));
+            panicked(payload);
         }
     }
 }
@@ -202,8 +200,6 @@ fn nest(carried: &[Box<dyn Carry>], poll: &mut dyn FnMut()) {
 impl<F: Future> Drop for Rescued<F> {
     fn drop(&mut self) {
         let Some(body) = self.body.take() else { return };
-        if let Some(host) = body.node().host() {
-            host.report(Event::Lost(Subject::of_node(body.node())));
-        }
+        host::report(body.node(), Event::Lost(Subject::of_node(body.node())));
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::body::{Body, ShieldEnd};
+use crate::host;
 use crate::report::{Event, Subject};
 
 /// Shields a future that borrows.
@@ -42,8 +43,8 @@ pin_project! {
     impl<F> PinnedDrop for ScopedShield<F> {
         fn drop(this: Pin<&mut Self>) {
             let body = this.project().body;
-            if let (true, Some(host)) = (body.is_running(), body.node().host()) {
-                host.report(Event::Dropped(Subject::of_node(body.node())));
+            if body.is_running() {
+                host::report(body.node(), Event::Dropped(Subject::of_node(body.node())));
             }
         }
     }

@@ -1,0 +1,86 @@
+//! What the feature `tracing` adds: a span for each task, an event for each cancel; without it, nothing.
+
+#[cfg(feature = "tracing")]
+pub(crate) use on::{Span, cancelled, event};
+#[cfg(not(feature = "tracing"))]
+pub(crate) use off::{Span, cancelled, event};
+
+#[cfg(feature = "tracing")]
+mod on {
+    use crate::core::cause::Cause;
+    use crate::core::task::TaskInfo;
+    use crate::host::Node;
+    use crate::report::{Event, Subject};
+
+    /// The span of a task, or of the place where a shield was polled first.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Span(Option<tracing::Span>);
+
+    impl Span {
+        /// A new span for a task, inside the span of whoever spawns it.
+        pub(crate) fn of_task(task: &TaskInfo) -> Self {
+            let place = task.info.place;
+            Self(Some(tracing::info_span!(
+                target: "testudo",
+                "task",
+                id = task.id,
+                name = &*task.name(),
+                place = %format_args!("{}:{}", place.file(), place.line()),
+            )))
+        }
+
+        pub(crate) fn current() -> Self {
+            Self(Some(tracing::Span::current()))
+        }
+
+        pub(crate) fn inside<R>(&self, run: impl FnOnce() -> R) -> R {
+            match &self.0 {
+                Some(span) => span.in_scope(run),
+                None => run(),
+            }
+        }
+    }
+
+    pub(crate) fn cancelled(node: &Node, cause: &Cause) {
+        tracing::debug!(target: "testudo", what = %Subject::of_node(node), %cause, "cancelled");
+    }
+
+    pub(crate) fn event(event: &Event) {
+        match event {
+            Event::Stopping(_) | Event::Waiting(_) => tracing::info!(target: "testudo", "{event}"),
+            Event::Forced(_) | Event::Overran(_) => tracing::warn!(target: "testudo", "{event}"),
+            Event::Lost(_) | Event::Dropped(_) | Event::Failed(..) | Event::Panicked(..) => {
+                tracing::error!(target: "testudo", "{event}");
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use crate::core::cause::Cause;
+    use crate::core::task::TaskInfo;
+    use crate::host::Node;
+    use crate::report::Event;
+
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Span;
+
+    impl Span {
+        pub(crate) fn of_task(_: &TaskInfo) -> Self {
+            Self
+        }
+
+        pub(crate) fn current() -> Self {
+            Self
+        }
+
+        pub(crate) fn inside<R>(&self, run: impl FnOnce() -> R) -> R {
+            run()
+        }
+    }
+
+    pub(crate) fn cancelled(_: &Node, _: &Cause) {}
+
+    pub(crate) fn event(_: &Event) {}
+}
