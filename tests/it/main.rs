@@ -1,3 +1,8 @@
 //! The integration tests: one binary, a module for each concept.
 
+mod interop;
 mod smoke;
+#[cfg(feature = "tracing")]
+mod spans;
+mod surface;
+mod test_macro;
