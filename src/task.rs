@@ -122,14 +122,14 @@ impl std::hash::Hash for TaskRef {
 /// An error is shared (`Arc`) with the nursery that returns it. Under [`Policy::Supervise`] the handle is the only owner; an
 /// error or panic that it never looks at is reported.
 ///
-/// # Drop
-///
-/// Dropping it neither cancels the task nor detaches it: the nursery owns it.
-///
 /// # Cancel safety
 ///
 /// Dropping it while it is awaited loses the outcome as far as this handle goes; [`outcome`](Self::outcome) can be dropped and called
 /// again. The task is not touched.
+///
+/// # Drop
+///
+/// Dropping it neither cancels the task nor detaches it: the nursery owns it.
 pub struct Task<T, E = Infallible> {
     join: Option<JoinHandle<Outcome<T, Arc<E>>>>,
     task: TaskRef,

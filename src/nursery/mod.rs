@@ -170,13 +170,13 @@ where
 
     /// Begins a child, or gives the future back, which was not polled, if the nursery has ended.
     ///
-    /// # Errors
-    ///
-    /// If the body and all children had ended.
-    ///
     /// # Panics
     ///
     /// If the nursery lives outside of a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the body and all children had ended.
     #[track_caller]
     pub fn try_spawn<F>(&self, fut: F) -> Result<TaskOf<F, E>, SpawnError<F>>
     where
@@ -338,13 +338,13 @@ where
 
     /// Begins the child, or gives the future back. See [`Nursery::try_spawn`].
     ///
-    /// # Errors
-    ///
-    /// If the body and all children had ended.
-    ///
     /// # Panics
     ///
     /// If the nursery lives outside of a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the body and all children had ended.
     #[track_caller]
     pub fn try_spawn<F>(self, fut: F) -> Result<TaskOf<F, E>, SpawnError<F>>
     where
