@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::core::cause::{Cause, CauseKind};
-use crate::current;
+use crate::current::{self, Current};
 use crate::host::{self, Frame, Hold, Node};
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
@@ -26,9 +26,13 @@ impl Seat {
 
     /// The future stays pending: it holds the frame in which it was polled.
     pub(crate) fn stay(&mut self, cx: &Context<'_>) {
-        let place = current::with(|current| current.map(|current| (Arc::clone(&current.frame), current.polled_by)));
-        match place {
-            Some((frame, polled_by)) => self.hold.renew(Some(&frame), polled_by, cx.waker()),
+        let fresh = |current: &Current| self.hold.is_fresh(&current.frame, current.polled_by, cx.waker());
+        if current::with(|current| current.is_some_and(fresh)) {
+            return;
+        }
+        // What the hold gives up may be a waker that looks at the current frame when it is dropped: not inside `with`.
+        match current::with(|current| current.map(|current| (Arc::clone(&current.frame), current.polled_by))) {
+            Some((frame, polled_by)) => self.hold.renew(&frame, polled_by, cx.waker()),
             None => self.hold.release(),
         }
     }

@@ -292,22 +292,24 @@ impl<H> Hold<H> {
         }
     }
 
+    /// True if [`renew`](Self::renew) has nothing to do: the same frame, the same waker, the same epoch.
+    pub(crate) fn is_fresh(&self, frame: &Arc<Frame<H>>, polled_by: WakerId, waker: &Waker) -> bool {
+        let known = self.foreign.map_or(polled_by, |(_, foreign)| foreign);
+        let held = self.frame.as_ref().is_some_and(|held| Arc::ptr_eq(held, frame));
+        held && known == WakerId::of(waker) && self.epoch == frame.epoch.load(Ordering::Relaxed)
+    }
+
     /// Says that the holder was polled inside `frame` and stays pending. `polled_by` is the waker that the frame itself was
     /// polled with, `waker` the one that the holder was polled with.
-    pub(crate) fn renew(&mut self, frame: Option<&Arc<Frame<H>>>, polled_by: WakerId, waker: &Waker) {
-        if !self.is_on(frame) {
-            self.release();
-        }
-        let Some(frame) = frame else { return };
-        let id = WakerId::of(waker);
-        let known = match self.foreign {
-            None => id == polled_by,
-            Some((_, foreign)) => id == foreign,
-        };
-        let epoch = frame.epoch.load(Ordering::Relaxed);
-        if self.frame.is_some() && known && self.epoch == epoch {
+    pub(crate) fn renew(&mut self, frame: &Arc<Frame<H>>, polled_by: WakerId, waker: &Waker) {
+        if self.is_fresh(frame, polled_by, waker) {
             return;
         }
+        if !self.is_on(Some(frame)) {
+            self.release();
+        }
+        let id = WakerId::of(waker);
+        let epoch = frame.epoch.load(Ordering::Relaxed);
         self.enter(frame, (id != polled_by).then(|| (id, waker.clone())), epoch);
     }
 
