@@ -177,6 +177,28 @@ impl<T, E> TaskOutput for Result<T, E> {
     }
 }
 
+/// A task that never returns, as a server's `loop`. Since edition 2024 that is `!`, which can be named only as what a function
+/// pointer returns.
+impl TaskOutput for Never {
+    type Value = Infallible;
+    type Error = Infallible;
+
+    fn into_result(self) -> Result<Infallible, Infallible> {
+        self
+    }
+}
+
+type Never = <fn() -> ! as Returns>::Output;
+
+#[doc(hidden)]
+pub trait Returns {
+    type Output;
+}
+
+impl<T> Returns for fn() -> T {
+    type Output = T;
+}
+
 /// What a child of a nursery with errors of type `E` may return: `()` or `Result<_, E>`.
 #[diagnostic::on_unimplemented(
     message = "a child of this nursery returns `()` or `Result<_, {E}>`, not `{Self}`",
@@ -208,6 +230,14 @@ impl<T, E> ChildOutput<E> for Result<T, E> {
     type Value = T;
 
     fn into_child_result(self) -> Self {
+        self
+    }
+}
+
+impl<E> ChildOutput<E> for Never {
+    type Value = Infallible;
+
+    fn into_child_result(self) -> Result<Infallible, E> {
         self
     }
 }
