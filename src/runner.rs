@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -14,6 +15,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::frame::WakerId;
 use crate::core::ladder::{Ladder, Rung};
+use crate::core::live::Live;
 use crate::core::node::{Info, Kind};
 use crate::current::{Current, Enter};
 use crate::host::{self, Frame, Host, Node, lock};
@@ -263,9 +265,10 @@ impl Runner {
         let subscription = self.listen(&root, runtime.handle());
         let outcome = runtime.block_on(async {
             let outcome = run_main(&root, main, shield_main, place).await;
-            if !wait_for_tasks {
-                root.cancel(Cause::new(CauseKind::MainEnded));
+            if let (true, Some(live)) = (wait_for_tasks, &root.live) {
+                std::future::poll_fn(|cx| live.poll_daemons_only(cx)).await;
             }
+            root.cancel(Cause::new(CauseKind::MainEnded));
             drain_root(&root).await;
             outcome
         });
@@ -309,6 +312,9 @@ type FinishedOf<O> = Finished<<O as TaskOutput>::Value, <O as TaskOutput>::Error
 /// How long the runtime may take to drop plain Tokio tasks after everything of ours has ended; blocking threads that are still
 /// busy then are left behind.
 const TEARDOWN: Duration = Duration::from_millis(100);
+
+/// How long a press waits until it has been reported.
+const REPORT_MAX: Duration = Duration::from_millis(500);
 
 /// Runs main as the task of that name.
 async fn run_main<F>(root: &Arc<Node>, main: F, shielded: bool, place: &'static Location<'static>) -> OutcomeOf<F::Output>
@@ -399,6 +405,9 @@ impl fmt::Debug for Stop<'_> {
 impl Control {
     /// Runs on the signal thread, so also when every worker is stuck.
     fn press(&self, signal: Signal) {
+        if self.root.live.as_ref().is_some_and(Live::is_closed) {
+            return; // Nothing is left to stop, and the status stands.
+        }
         if let Some(handler) = self.handlers.get(&signal) {
             self.inside(|| (handler.0)(&Stop { control: self, signal }));
             return;
@@ -421,7 +430,8 @@ impl Control {
     fn stop(&self, signal: Signal) {
         let cause = Cause::with_reason(CauseKind::Stopped, signal.to_string().into());
         if let Some(hook) = &self.on_stop {
-            self.inside(|| (hook.0)(&cause));
+            // The panic hook has said it; the press counts all the same.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.inside(|| (hook.0)(&cause))));
         }
         self.report(Event::Stopping(signal.to_string().into()));
         self.root.cancel(cause);
@@ -434,9 +444,16 @@ impl Control {
         std::process::exit(128 + signal.number().unwrap_or(1));
     }
 
+    /// Reports from a thread of its own: a reporter that panics or hangs, as in a write to a full stderr, must not stop the ladder.
     fn report(&self, event: Event) {
-        if let Some(host) = self.root.host() {
+        let Some(host) = self.root.host().map(Arc::clone) else { return };
+        let (done, is_done) = mpsc::channel::<()>();
+        let reporting = thread::Builder::new().name("testudo-report".into()).spawn(move || {
+            let _done = done;
             host.report(event);
+        });
+        if reporting.is_ok() {
+            let _ = is_done.recv_timeout(REPORT_MAX);
         }
     }
 
