@@ -24,7 +24,7 @@ use crate::main_task;
 use crate::region::End;
 use crate::registry;
 use crate::report::{Event, Report, Reporter};
-use crate::shield::shield_scoped;
+use crate::shield::{check_budget, shield_scoped};
 use crate::signal::{self, Signal, Subscription};
 
 /// Runs `main` to its end on a multi-thread runtime with the default [`Runner`], and gives how it has ended.
@@ -142,6 +142,7 @@ impl Runner {
     /// # Panics
     ///
     /// If it is 0.
+    #[track_caller]
     pub fn worker_threads(mut self, threads: usize) -> Self {
         assert!(threads > 0, "a runtime needs at least one worker thread; for none besides this one use `current_thread`");
         self.worker_threads = Some(threads);
@@ -189,8 +190,13 @@ impl Runner {
     }
 
     /// Sets the budget of shields that name none; the default is none: they may hold off a stop for ever.
+    ///
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
     pub fn shield_budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
-        self.shield_budget = budget.into();
+        self.shield_budget = check_budget(budget.into());
         self
     }
 
