@@ -179,6 +179,7 @@ impl<T, E> TaskOutput for Result<T, E> {
 
 /// A task that never returns, as a server's `loop`. Since edition 2024 that is `!`, which can be named only as what a function
 /// pointer returns.
+#[diagnostic::do_not_recommend]
 impl TaskOutput for Never {
     type Value = Infallible;
     type Error = Infallible;
@@ -203,8 +204,8 @@ impl<T> Returns for fn() -> T {
 #[diagnostic::on_unimplemented(
     message = "a child of this nursery returns `()` or `Result<_, {E}>`, not `{Self}`",
     label = "this future returns `{Self}`",
-    note = "all children of a nursery share the error type of its body; convert with `map_err`, and end the body with `Ok::<_, Error>(..)`",
-    note = "for a value, end the block with `Ok(value)`"
+    note = "for a value, end the block with `Ok(value)`; the error type is that of the body, which can end with `Ok::<_, Error>(..)`",
+    note = "all children of a nursery share that type: convert with `map_err`"
 )]
 pub trait ChildOutput<E>: Sized {
     /// The type of the value.
@@ -234,6 +235,7 @@ impl<T, E> ChildOutput<E> for Result<T, E> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E> ChildOutput<E> for Never {
     type Value = Infallible;
 
