@@ -4,7 +4,7 @@ use std::thread;
 
 use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 
-use crate::child::{End, NEXT_PRESS, Proc};
+use crate::child::{End, Proc};
 
 /// As short as a busy machine allows: the tasks must still sleep when the signal comes.
 const LENGTH: [&str; 2] = ["--seconds", "2"];
@@ -168,7 +168,9 @@ fn a_shielded_main_survives_its_cancel() {
 
 #[test]
 fn the_second_press_names_who_is_waited_for_and_the_third_leaves() {
-    let scene = |name: &str, place: &str, signal, code| {
+    let scene = |name: &str, tasks, signal, code| {
+        let place = format!("(examples/{name}.rs:");
+        let place = place.as_str();
         let mut proc = Proc::example(name, &FOR_EVER);
         begin(&mut proc, 6);
         proc.signal(signal);
@@ -177,15 +179,17 @@ fn the_second_press_names_who_is_waited_for_and_the_third_leaves() {
         }
         proc.expect_all(all(3..6, "Canceled!"));
         proc.press_again(signal).expect_err("still waiting for");
-        let named = proc.expect_err("once more");
-        assert!(named.contains(place), "{named}");
-        assert_eq!(named.matches("Task-").count(), if name.starts_with("aiorun") { 3 } else { 4 }, "{named}");
-        thread::sleep(NEXT_PRESS);
-        proc.signal(signal).end().code(code).said("ending the process now").said(place);
+        let end = proc.press_again(signal).end();
+        let (waiting, forced) = end.code(code).err.split_once("ending the process now").expect("forced");
+        let waiting = waiting.split_once("still waiting for").expect("said").1;
+        for named in [waiting, forced] {
+            assert_eq!(named.matches(place).count(), named.matches("task `").count(), "{end:#?}");
+            assert_eq!(named.matches("`Task-").count(), tasks, "{end:#?}");
+        }
     };
     in_parallel(&[
-        &|| scene("aiorun_shutdown_waits_for", "examples/aiorun_shutdown_waits_for.rs:", SIGINT, 130),
-        &|| scene("trio_nursery", "examples/trio_nursery.rs:", SIGTERM, 143),
+        &|| scene("aiorun_shutdown_waits_for", 3, SIGINT, 130),
+        &|| scene("trio_nursery", 4, SIGTERM, 143),
     ]);
 }
 
@@ -220,9 +224,13 @@ fn quickstart_names_what_it_waits_for() {
         let line = proc.line().unwrap_or_default();
         assert!(names[3..].iter().any(|name| line.starts_with(name)), "{line}");
     }
-    let heard = proc.press_again(SIGINT).expect_err("`journal` (examples/quickstart.rs:");
-    for name in &names[3..] {
-        assert!(!heard.contains(&format!("`{name}`")), "it has ended: {heard}");
+    proc.press_again(SIGINT).expect_err("still waiting for 4; once more ends the process at once:");
+    let end = proc.press_again(SIGINT).end();
+    for name in &names[..3] {
+        end.said(&format!("task `{name}` (examples/quickstart.rs:"));
     }
-    proc.press_again(SIGINT).end().code(130).said("`payment`");
+    for name in &names[3..] {
+        end.did_not_say(name);
+    }
+    end.code(130);
 }
