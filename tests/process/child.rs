@@ -81,9 +81,14 @@ impl Proc {
 
     /// At a terminal, on which both outputs are one.
     pub(crate) fn at_a_terminal(name: &str, args: &[&str]) -> Self {
-        let program = example(name);
-        let command = format!("'{}' {}", program.display(), args.join(" "));
-        Self::start(Command::new("script").args(["-q", "-e", "-c", &command, "/dev/null"]), "")
+        let mut script = Command::new("script");
+        if cfg!(target_os = "linux") {
+            let command = format!("'{}' {}", example(name).display(), args.join(" "));
+            script.args(["-q", "-e", "-c", &command, "/dev/null"]);
+        } else {
+            script.args(["-q", "/dev/null"]).arg(example(name)).args(args);
+        }
+        Self::start(&mut script, "")
     }
 
     /// This binary again, as an actor.
@@ -240,9 +245,9 @@ fn actor<'a>(command: &'a mut Command, scene: &str) -> &'a mut Command {
     command.args(["--exact", "scenes::actor", "--nocapture"]).env("TESTUDO_SCENE", scene)
 }
 
-/// Reads on a thread, so that the child never waits for its reader.
+/// Reads on a thread, so that the child waits for its reader only if a test leaves very much unread.
 fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (send, lines) = mpsc::channel();
+    let (send, lines) = mpsc::sync_channel(1000);
     thread::spawn(move || {
         // A read error is the end, as at a closed terminal.
         for line in BufReader::new(from).lines().map_while(Result::ok) {

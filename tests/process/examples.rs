@@ -214,23 +214,34 @@ fn a_burst_of_signals_is_one_press_of_an_example() {
 }
 
 #[test]
-fn quickstart_names_what_it_waits_for() {
-    let mut proc = Proc::example("quickstart", &[]);
-    proc.expect_prefix("Press Ctrl-C");
+fn quickstart_names_what_it_waits_for_and_waits_for_it() {
     let names = ["payment", "upload", "journal", "ticker", "cache", "poller"];
-    proc.expect_all(names.map(|name| format!("{name} begins")));
-    proc.signal(SIGINT);
-    for _ in 0..3 {
-        let line = proc.line().unwrap_or_default();
-        assert!(names[3..].iter().any(|name| line.starts_with(name)), "{line}");
-    }
-    proc.press_again(SIGINT).expect_err("still waiting for 4; once more ends the process at once:");
-    let end = proc.press_again(SIGINT).end();
-    for name in &names[..3] {
-        end.said(&format!("task `{name}` (examples/quickstart.rs:"));
-    }
-    for name in &names[3..] {
-        end.did_not_say(name);
-    }
-    end.code(130);
+    let stopped = || {
+        let mut proc = Proc::example("quickstart", &[]);
+        proc.expect_prefix("Press Ctrl-C");
+        proc.expect_all(names.map(|name| format!("{name} begins"))).signal(SIGINT);
+        proc.expect_all(names[3..].iter().map(|name| format!("{name} is cut off: the run was stopped (SIGINT)")));
+        proc
+    };
+    in_parallel(&[
+        &|| {
+            let mut proc = stopped();
+            for name in &names[..3] {
+                proc.expect(&format!("{name} is done"));
+            }
+            proc.expect("everything has ended").end().code(0);
+        },
+        &|| {
+            let mut proc = stopped();
+            proc.press_again(SIGINT).expect_err("still waiting for 4; once more ends the process at once:");
+            let end = proc.press_again(SIGINT).end();
+            for name in &names[..3] {
+                end.said(&format!("task `{name}` (examples/quickstart.rs:"));
+            }
+            for name in &names[3..] {
+                end.did_not_say(name);
+            }
+            end.code(130);
+        },
+    ]);
 }

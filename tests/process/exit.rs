@@ -75,3 +75,36 @@ fn a_runner_without_signals_leaves_them_alone() {
 fn a_run_that_waits_for_tasks_does_not_wait_for_daemons() {
     Proc::scene("root_daemon").expect("task ends").end().code(0);
 }
+
+#[test]
+fn a_signal_stops_every_run_of_the_process() {
+    let mut proc = Proc::scene("two_runs");
+    proc.expect("ready").expect("ready").signal(SIGTERM).expect("over").expect("over").end().code(0);
+}
+
+#[test]
+fn clean_up_of_main_that_awaits_runs_to_its_end() {
+    let mut proc = Proc::scene("finalizer");
+    proc.expect("ready").signal(SIGTERM).expect("cleaned up").end().code(0);
+}
+
+#[test]
+fn run_returns_after_every_started_shield() {
+    let mut proc = Proc::scene("drained");
+    proc.expect("main is done").expect("rescued shield is done").expect("plain task is done");
+    proc.expect("run has returned").end().code(0);
+}
+
+#[test]
+fn what_tasks_leave_to_nobody_is_said_once_and_fails_nobody() {
+    let mut proc = Proc::scene("tasks_fail");
+    let end = proc.expect("main goes on").end();
+    end.code(0).said("task `unlucky` (tests/process/scenes.rs:").said("task `failing` (tests/process/scenes.rs:").said("no disk");
+    assert_eq!(end.err.matches("`unlucky`").count(), 1, "{end:#?}");
+    assert_eq!(end.err.matches("`failing`").count(), 1, "{end:#?}");
+}
+
+#[test]
+fn a_panic_of_main_waits_for_what_is_shielded() {
+    Proc::scene("main_panics_late").expect("shield is done").end().code(101);
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::getpid;
 use testudo::{
-    Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery, root_nursery, shield, spawn,
+    FinalizeExt, Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery, root_nursery, shield, spawn,
 };
 use tokio::time::sleep;
 
@@ -48,6 +48,12 @@ fn actor() {
         "bad_hook" => wait_for(Runner::new().on_stop(|_| panic!("the hook panics"))),
         "bad_reporter" => wait_for(Runner::new().reporter(Reporter::new(|_| panic!("the reporter panics")))),
         "full_stderr" => full_stderr(),
+        "two_runs" => two_runs(),
+        "finalizer" => finalizer(),
+        "drained" => drained(),
+        "tasks_fail" => tasks_fail(),
+        "main_panics_late" => main_panics_late(),
+        "full_stdout" => full_stdout(),
         "root_daemon" => root_daemon(),
         "silent" => wait_for(Runner::new().reporter(None)),
         unknown => panic!("no scene {unknown}"),
@@ -346,4 +352,93 @@ fn root_daemon() {
         });
     });
     assert!(finished.outcome.is_ok());
+}
+
+/// Two threads, each with a run: a signal stops both.
+fn two_runs() {
+    let one = || {
+        let finished = Runner::new().current_thread().run(async {
+            say("ready");
+            pending::<()>().await;
+        });
+        assert!(finished.outcome.is_cancelled());
+        say("over");
+    };
+    thread::scope(|scope| {
+        scope.spawn(one);
+        scope.spawn(one);
+    });
+}
+
+/// The clean-up of main awaits.
+fn finalizer() -> ! {
+    let main = async {
+        say("ready");
+        pending::<()>().await;
+    };
+    leave(Runner::new().run_and_exit(main.on_cancel(async {
+        sleep(Duration::from_millis(100)).await;
+        say("cleaned up");
+    })))
+}
+
+/// Main returns while shields run, one of them in a task that only Tokio knows.
+fn drained() {
+    let finished = Runner::new().run(async {
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let plain = shield(async {
+            started.send(()).expect("main waits");
+            sleep(Duration::from_millis(300)).await;
+            say("plain task is done");
+        });
+        drop(tokio::runtime::Handle::current().spawn(plain));
+        has_started.await.expect("sent");
+        let rescued = shield(async {
+            sleep(Duration::from_millis(100)).await;
+            say("rescued shield is done");
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(10), rescued).await.is_err());
+        say("main is done");
+    });
+    say("run has returned");
+    assert!(finished.report.is_clean(), "{}", finished.report);
+}
+
+/// Nobody holds the handles.
+fn tasks_fail() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        let n = root_nursery::<String>();
+        n.task().name("unlucky").spawn(async { unlucky() });
+        n.task().name("failing").spawn(async { Err::<(), _>("no disk".to_owned()) });
+        sleep(Duration::from_millis(50)).await;
+        say("main goes on");
+    }))
+}
+
+fn main_panics_late() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        spawn(shield(async {
+            sleep(Duration::from_millis(200)).await;
+            say("shield is done");
+        }));
+        tokio::task::yield_now().await;
+        unlucky();
+    }))
+}
+
+/// Every thread hangs in a write to stdout, and one has its lock.
+fn full_stdout() -> ! {
+    leave(Runner::new().worker_threads(1).run_and_exit(async {
+        say("ready");
+        for _ in 0..2 {
+            spawn(async {
+                loop {
+                    println!("more than anybody reads");
+                }
+            });
+        }
+        loop {
+            println!("more than anybody reads");
+        }
+    }))
 }
