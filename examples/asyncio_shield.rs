@@ -35,6 +35,8 @@ async fn work(n: usize, length: Duration) {
 }
 
 fn handle(signal: Signal, shielded: &Shielded) {
+    // What is cancelled here speaks after this.
+    let _first = std::io::stdout().lock();
     println!("Received {signal}");
     let all = all_tasks();
     let shielded = shielded.lock().expect("nobody panics with it");

@@ -15,16 +15,16 @@ async fn work(name: &'static str, seconds: u64) {
 
 #[testudo::main]
 async fn main() {
-    println!("Press Ctrl-C: once to stop, twice to see what is being waited for, three times to leave at once.");
+    println!("Press Ctrl-C once to stop, twice to see what is being waited for, three times to leave at once.");
     let tasks = nursery(|n| async move {
         for (name, seconds) in [("payment", 6), ("upload", 8), ("journal", 10)] {
-            n.task().name(name).spawn(shield(work(name, seconds)).name(name));
+            n.task().name(name).spawn(shield(work(name, seconds)));
         }
         for name in ["ticker", "cache", "poller"] {
             n.task().name(name).spawn(work(name, 60));
         }
     });
-    if catch_cancelled(tasks).await.is_err() {
-        println!("everything has ended in order");
-    }
+    // Cancelled or not: when the nursery has ended, all of its tasks have.
+    let _ = catch_cancelled(tasks).await;
+    println!("everything has ended");
 }

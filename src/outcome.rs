@@ -177,12 +177,35 @@ impl<T, E> TaskOutput for Result<T, E> {
     }
 }
 
+/// A task that never returns, as a server's `loop`. Since edition 2024 that is `!`, which can be named only as what a function
+/// pointer returns.
+#[diagnostic::do_not_recommend]
+impl TaskOutput for Never {
+    type Value = Infallible;
+    type Error = Infallible;
+
+    fn into_result(self) -> Result<Infallible, Infallible> {
+        self
+    }
+}
+
+type Never = <fn() -> ! as Returns>::Output;
+
+#[doc(hidden)]
+pub trait Returns {
+    type Output;
+}
+
+impl<T> Returns for fn() -> T {
+    type Output = T;
+}
+
 /// What a child of a nursery with errors of type `E` may return: `()` or `Result<_, E>`.
 #[diagnostic::on_unimplemented(
     message = "a child of this nursery returns `()` or `Result<_, {E}>`, not `{Self}`",
     label = "this future returns `{Self}`",
-    note = "all children of a nursery share the error type of its body; convert with `map_err`, and end the body with `Ok::<_, Error>(..)`",
-    note = "for a value, end the block with `Ok(value)`"
+    note = "for a value, end the block with `Ok(value)`; the error type is that of the body, which can end with `Ok::<_, Error>(..)`",
+    note = "all children of a nursery share that type: convert with `map_err`"
 )]
 pub trait ChildOutput<E>: Sized {
     /// The type of the value.
@@ -208,6 +231,15 @@ impl<T, E> ChildOutput<E> for Result<T, E> {
     type Value = T;
 
     fn into_child_result(self) -> Self {
+        self
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E> ChildOutput<E> for Never {
+    type Value = Infallible;
+
+    fn into_child_result(self) -> Result<Infallible, E> {
         self
     }
 }

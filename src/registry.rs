@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -187,11 +188,15 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
 /// `budget`. For programs without the runner, at the end of `main`: the guarantee of a shield lasts until this returns.
 ///
 /// It cancels nothing. What was still running after the budget is in the report, and so are errors, panics and losses that nobody
-/// else was told.
+/// else was told. What was lost outside of any Tokio runtime is in the report of a drain that is polled there, too.
 ///
 /// # Cancel safety
 ///
 /// Safe to drop and to call again: events stay for the next report.
+///
+/// # Panics
+///
+/// The future panics if it has to wait outside of a Tokio runtime.
 ///
 /// # Examples
 ///
@@ -206,14 +211,11 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
 /// ```
 pub async fn drain(budget: Duration) -> Report {
     let root = root();
-    let idle = std::future::poll_fn(|cx| match &root.live {
-        Some(live) => live.poll_idle(cx),
-        None => std::task::Poll::Ready(()),
-    });
-    let left = match timeout(budget, idle).await {
-        Ok(()) => Vec::new(),
-        Err(_) => alive(&root),
-    };
+    let poll_idle = |cx: &mut Context<'_>| root.live.as_ref().map_or(Poll::Ready(()), |live| live.poll_idle(cx));
+    // A look first: it needs no timer, so what was lost outside of any runtime can be fetched there.
+    let is_idle = poll_fn(|cx| Poll::Ready(poll_idle(cx).is_ready())).await;
+    let is_idle = is_idle || timeout(budget, poll_fn(poll_idle)).await.is_ok();
+    let left = if is_idle { Vec::new() } else { alive(&root) };
     report_of(&root, left)
 }
 

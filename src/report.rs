@@ -113,9 +113,12 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stopping(why) => write!(f, "stopping ({why}): everything that is not shielded is cancelled"),
+            Self::Stopping(why) => {
+                write!(f, "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for")
+            }
             Self::Waiting(whom) => {
-                write!(f, "still waiting for {}; once more ends the process at once", Count(whom))
+                write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;
+                whom.iter().enumerate().try_for_each(|(n, who)| write!(f, "{}\n  {who}", if n == 0 { ":" } else { "" }))
             }
             Self::Forced(whom) => write!(f, "ending the process now, cutting off {}", Count(whom)),
             Self::Lost(who) => write!(f, "lost {who}: its runtime was gone before it had ended"),
@@ -158,8 +161,9 @@ impl Reporter {
     pub fn stderr() -> Self {
         Self::new(|event| {
             use std::io::Write;
-            // A closed stderr is no reason to fail: there is nobody to tell.
-            writeln!(std::io::stderr().lock(), "testudo: {event}").unwrap_or_default();
+            // In one piece, or lines of the program come in between. A closed stderr is no reason to fail: there is nobody to tell.
+            let line = format!("testudo: {event}\n");
+            std::io::stderr().lock().write_all(line.as_bytes()).unwrap_or_default();
         })
     }
 

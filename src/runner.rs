@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -14,6 +15,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::frame::WakerId;
 use crate::core::ladder::{Ladder, Rung};
+use crate::core::live::Live;
 use crate::core::node::{Info, Kind};
 use crate::current::{Current, Enter};
 use crate::host::{self, Frame, Host, Node, lock};
@@ -22,7 +24,7 @@ use crate::main_task;
 use crate::region::End;
 use crate::registry;
 use crate::report::{Event, Report, Reporter};
-use crate::shield::shield_scoped;
+use crate::shield::{check_budget, shield_scoped};
 use crate::signal::{self, Signal, Subscription};
 
 /// Runs `main` to its end on a multi-thread runtime with the default [`Runner`], and gives how it has ended.
@@ -140,6 +142,7 @@ impl Runner {
     /// # Panics
     ///
     /// If it is 0.
+    #[track_caller]
     pub fn worker_threads(mut self, threads: usize) -> Self {
         assert!(threads > 0, "a runtime needs at least one worker thread; for none besides this one use `current_thread`");
         self.worker_threads = Some(threads);
@@ -187,8 +190,13 @@ impl Runner {
     }
 
     /// Sets the budget of shields that name none; the default is none: they may hold off a stop for ever.
+    ///
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
     pub fn shield_budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
-        self.shield_budget = budget.into();
+        self.shield_budget = check_budget(budget.into());
         self
     }
 
@@ -263,9 +271,10 @@ impl Runner {
         let subscription = self.listen(&root, runtime.handle());
         let outcome = runtime.block_on(async {
             let outcome = run_main(&root, main, shield_main, place).await;
-            if !wait_for_tasks {
-                host::cancel(&root, Cause::new(CauseKind::MainEnded));
+            if let (true, Some(live)) = (wait_for_tasks, &root.live) {
+                std::future::poll_fn(|cx| live.poll_daemons_only(cx)).await;
             }
+            host::cancel(&root, Cause::new(CauseKind::MainEnded));
             drain_root(&root).await;
             outcome
         });
@@ -309,6 +318,9 @@ type FinishedOf<O> = Finished<<O as TaskOutput>::Value, <O as TaskOutput>::Error
 /// How long the runtime may take to drop plain Tokio tasks after everything of ours has ended; blocking threads that are still
 /// busy then are left behind.
 const TEARDOWN: Duration = Duration::from_millis(100);
+
+/// How long a press waits until it has been reported.
+const REPORT_MAX: Duration = Duration::from_millis(500);
 
 /// Runs main as the task of that name.
 async fn run_main<F>(root: &Arc<Node>, main: F, shielded: bool, place: &'static Location<'static>) -> OutcomeOf<F::Output>
@@ -399,6 +411,9 @@ impl fmt::Debug for Stop<'_> {
 impl Control {
     /// Runs on the signal thread, so also when every worker is stuck.
     fn press(&self, signal: Signal) {
+        if self.root.live.as_ref().is_some_and(Live::is_closed) {
+            return; // Nothing is left to stop, and the status stands.
+        }
         if let Some(handler) = self.handlers.get(&signal) {
             self.inside(|| (handler.0)(&Stop { control: self, signal }));
             return;
@@ -421,7 +436,8 @@ impl Control {
     fn stop(&self, signal: Signal) {
         let cause = Cause::with_reason(CauseKind::Stopped, signal.to_string().into());
         if let Some(hook) = &self.on_stop {
-            self.inside(|| (hook.0)(&cause));
+            // The panic hook has said it; the press counts all the same.
+            drop(catch_unwind(AssertUnwindSafe(|| self.inside(|| (hook.0)(&cause)))));
         }
         self.report(Event::Stopping(signal.to_string().into()));
         host::cancel(&self.root, cause);
@@ -434,8 +450,17 @@ impl Control {
         std::process::exit(128 + signal.number().unwrap_or(1));
     }
 
+    /// Reports from a thread of its own: a reporter that panics or hangs, as in a write to a full stderr, must not stop the ladder.
     fn report(&self, event: Event) {
-        host::report(&self.root, event);
+        let Some(host) = self.root.host().map(Arc::clone) else { return };
+        let (done, is_done) = mpsc::channel::<()>();
+        let reporting = thread::Builder::new().name("testudo-report".into()).spawn(move || {
+            let _done = done;
+            host.report(event);
+        });
+        if reporting.is_ok() {
+            is_done.recv_timeout(REPORT_MAX).unwrap_or_default();
+        }
     }
 
     /// Calls the program's own code as if from inside the run.

@@ -11,7 +11,7 @@ use super::sync::{AtomicUsize, Mutex, Ordering};
 /// 1. The count begins at one, for the owner itself. Zero is final: whoever finds zero is refused. So "closed" is not a flag of
 ///    its own, and a spawn before the close wins, one after it is refused, with nothing in between (S29).
 /// 2. Daemons are counted beside, and do not keep the owner open.
-/// 3. Whoever brings the count to `idle` or below wakes all that wait, after its last look at the count.
+/// 3. Whoever brings the count, daemons aside, to `idle` or below wakes all that wait, after its last look at the count.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// `regular + DAEMON * daemons`.
@@ -70,7 +70,7 @@ impl Live {
     #[must_use]
     pub(crate) fn release(&self, weight: Weight) -> bool {
         let now = self.count.fetch_sub(weight.unit(), Ordering::AcqRel) - weight.unit();
-        if now <= self.idle {
+        if now & REGULAR <= self.idle {
             self.wake();
         }
         weight == Weight::Regular && now != 0 && now & REGULAR == 0
@@ -87,6 +87,12 @@ impl Live {
         self.count.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// True once nothing more is taken in.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code, reason = "only a runner asks"))]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.count.load(Ordering::Acquire) & REGULAR == 0
+    }
+
     /// Returns how many parts are alive, daemons and the owner itself included.
     pub(crate) fn len(&self) -> usize {
         let count = self.count.load(Ordering::Acquire);
@@ -95,7 +101,17 @@ impl Live {
 
     /// Waits until no more than `idle` is left.
     pub(crate) fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.count.load(Ordering::Acquire) <= self.idle {
+        self.poll_until(cx, |count| count <= self.idle)
+    }
+
+    /// Waits until no more than `idle` is left besides daemons.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code, reason = "only a runner waits for tasks that it does not cancel"))]
+    pub(crate) fn poll_daemons_only(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_until(cx, |count| count & REGULAR <= self.idle)
+    }
+
+    fn poll_until(&self, cx: &mut Context<'_>, is_over: impl Fn(usize) -> bool) -> Poll<()> {
+        if is_over(self.count.load(Ordering::Acquire)) {
             return Poll::Ready(());
         }
         {
@@ -106,7 +122,7 @@ impl Live {
                 joiners.push(waker);
             }
         }
-        if self.count.load(Ordering::Acquire) <= self.idle { Poll::Ready(()) } else { Poll::Pending }
+        if is_over(self.count.load(Ordering::Acquire)) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -133,6 +149,28 @@ mod tests {
         assert!(!live.try_acquire(Weight::Daemon), "closed");
         assert_eq!(live.len(), 1);
         assert!(!live.release(Weight::Daemon));
+    }
+
+    #[test]
+    fn who_waits_for_all_but_daemons_is_woken_when_only_they_are_left() {
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let cx = &mut Context::from_waker(&waker);
+        let live = Live::new_root();
+        assert!(live.try_acquire(Weight::Daemon) && live.try_acquire(Weight::Regular));
+        assert!(live.poll_daemons_only(cx).is_pending());
+        assert!(!live.release(Weight::Regular));
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(live.poll_daemons_only(cx).is_ready() && live.poll_idle(cx).is_pending());
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     #[test]

@@ -166,10 +166,7 @@ fn count_in(ticket: &mut Option<Ticket>, branch: &Branch) {
 impl Budget {
     #[track_caller]
     fn new(own: Option<Duration>) -> Self {
-        assert!(
-            own != Some(Duration::ZERO),
-            "a shield with a budget of zero holds nothing off: give it the time that the work needs, or leave the shield out"
-        );
+        let own = check_budget(own);
         Self { own, is_default: false, running: false }
     }
 
@@ -194,6 +191,20 @@ impl Budget {
             deadline::set(node, Some(at));
         }
     }
+}
+
+/// Gives the budget back.
+///
+/// # Panics
+///
+/// If it is zero.
+#[track_caller]
+pub(crate) fn check_budget(budget: Option<Duration>) -> Option<Duration> {
+    assert!(
+        budget != Some(Duration::ZERO),
+        "a shield with a budget of zero holds nothing off: give it the time that the work needs, or leave the shield out"
+    );
+    budget
 }
 
 /// The budget of a shield has run out. It is cut off with all shields inside it, and its caller unwinds: the absorber outside is

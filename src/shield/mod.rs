@@ -12,5 +12,7 @@ pub use local::{LocalShield, shield_local};
 pub use owned::{Shield, shield};
 pub use scoped::{ScopedShield, shield_scoped};
 
+#[cfg(feature = "signal")]
+pub(crate) use body::check_budget;
 pub(crate) use body::out_of_budget;
 pub(crate) use rescue::{collect, hand_over};

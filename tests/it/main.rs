@@ -1,8 +1,10 @@
 //! The integration tests: one binary, a module for each concept.
 
+mod bad_use;
 mod interop;
 mod smoke;
 #[cfg(feature = "tracing")]
 mod spans;
 mod surface;
 mod test_macro;
+mod ui;

@@ -1,0 +1,9 @@
+//! Real signals to real child processes: the examples as they are, and scenes that this binary plays when it is its own child.
+#![cfg(unix)]
+#![expect(clippy::disallowed_methods, reason = "real processes, real time")]
+
+mod child;
+mod examples;
+mod exit;
+mod ladder;
+mod scenes;

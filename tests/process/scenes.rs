@@ -1,0 +1,444 @@
+//! The scenes: small programs that this binary plays as a child of its own tests.
+
+use std::future::pending;
+use std::io::{BufRead, Write};
+use std::process::{ExitCode, exit};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal as Sig, kill};
+use nix::unistd::getpid;
+use testudo::{
+    FinalizeExt, Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery, root_nursery, shield, spawn,
+};
+use tokio::time::sleep;
+
+use crate::child::MARK;
+
+/// Plays the scene that the environment names; without one there is nothing to do.
+#[test]
+fn actor() {
+    let Ok(scene) = std::env::var("TESTUDO_SCENE") else { return };
+    match scene.as_str() {
+        "value" => value(),
+        "stopped" => stopped(),
+        "wait_for" => wait_for(Runner::new()),
+        "burst" => burst(),
+        "blockers" => blockers(),
+        "at_once" => at_once(),
+        "before_main" => before_main(),
+        "first_poll" => first_poll(),
+        "wedged" => wedged(Runner::new().worker_threads(2)),
+        "wedged_current_thread" => wedged(Runner::new().current_thread()),
+        "busy" => busy(),
+        "after" => after(),
+        "after_exit" => after_exit(),
+        "twice" => twice(),
+        "caught" => caught(),
+        "beside" => beside(),
+        "no_signals" => no_signals(),
+        "main_fails" => leave(Runner::new().run_and_exit(async { Err::<(), _>("no luck") })),
+        "main_panics" => leave(Runner::new().run_and_exit(async { unlucky() })),
+        "main_is_cancelled" => main_is_cancelled(),
+        "main_returns_ok" => leave(Runner::new().run_and_exit(async { Ok::<_, String>(7) })),
+        "own_handler" => own_handler(),
+        "own_ladder" => own_ladder(),
+        "bad_handler" => bad_handler(),
+        "bad_hook" => wait_for(Runner::new().on_stop(|_| panic!("the hook panics"))),
+        "bad_reporter" => wait_for(Runner::new().reporter(Reporter::new(|_| panic!("the reporter panics")))),
+        "full_stderr" => full_stderr(),
+        "two_runs" => two_runs(),
+        "finalizer" => finalizer(),
+        "drained" => drained(),
+        "tasks_fail" => tasks_fail(),
+        "main_panics_late" => main_panics_late(),
+        "full_stdout" => full_stdout(),
+        "root_daemon" => root_daemon(),
+        "silent" => wait_for(Runner::new().reporter(None)),
+        unknown => panic!("no scene {unknown}"),
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // In one write: the harness around us prints as well. If nobody reads any more, the test is over.
+    let _ = out.write_all(format!("\n{MARK}{line}\n").as_bytes()).and_then(|()| out.flush());
+}
+
+fn read_line() -> String {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).expect("the test holds the other end");
+    line
+}
+
+fn unlucky() {
+    panic!("no luck");
+}
+
+/// Ends the process as a program does that returns `code` from its main.
+fn leave(code: ExitCode) -> ! {
+    let code = format!("{code:?}");
+    let number = (0..=255).find(|&number| format!("{:?}", ExitCode::from(number)) == code);
+    exit(number.expect("a status is a byte").into())
+}
+
+/// Says what keeps a stop waiting for ever: a task by the name, and its place.
+fn stuck(name: &'static str) {
+    root_nursery::<String>().task().name(name).spawn(shield(pending::<()>()));
+    say(&format!("{name} at {}:{}", file!(), line!() - 1));
+}
+
+fn value() {
+    let finished = Runner::new().run(async { Ok::<_, String>(6 * 7) });
+    say(&format!("{:?}", finished.outcome));
+}
+
+fn stopped() {
+    let finished = Runner::new().run(async {
+        say("ready");
+        sleep(Duration::from_secs(3600)).await;
+    });
+    let Outcome::Cancelled(cause) = finished.outcome else { panic!("{:?}", finished.outcome) };
+    say(&format!("{:?}: {:?}", cause.kind(), cause.reason()));
+}
+
+/// Two shields without end, and a task that stops.
+fn wait_for(runner: Runner) -> ! {
+    leave(runner.run_and_exit(async {
+        spawn(async {
+            let _ = catch_cancelled(pending::<()>()).await;
+            say("stopped");
+        });
+        stuck("payment");
+        stuck("journal");
+        tokio::task::yield_now().await;
+        say("ready");
+        pending::<()>().await;
+    }))
+}
+
+/// A shield that ends when the test says so.
+fn burst() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        thread::spawn(move || {
+            read_line();
+            go.send(()).expect("the shield waits");
+        });
+        spawn(shield(async {
+            say("ready");
+            gone.await.expect("sent");
+            say("done");
+        }));
+        pending::<()>().await;
+    }))
+}
+
+/// All kinds of what can be waited for.
+fn blockers() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        let n = root_nursery::<String>();
+        let place = |what: &str, line: u32| say(&format!("{what} at {}:{line}", file!()));
+        n.task().name("copying").spawn_blocking(|_| thread::sleep(Duration::from_secs(3600)));
+        place("copying", line!() - 1);
+        n.task().name("holder").shielded(true).spawn(pending::<()>());
+        place("holder", line!() - 1);
+        let named = shield(pending::<()>()).name("write");
+        place("write", line!() - 1);
+        drop(tokio::time::timeout(Duration::from_millis(1), named).await);
+        n.spawn(async {
+            nursery(|inner| async move {
+                inner.task().name("grandchild").spawn(shield(pending::<()>()));
+            })
+            .await
+            .map_err(|error| error.to_string())
+        });
+        place("grandchild", line!() - 5);
+        tokio::task::yield_now().await;
+        say("ready");
+        pending::<()>().await;
+    }))
+}
+
+fn at_once() -> ! {
+    wait_for(Runner::new().press_window(Duration::ZERO))
+}
+
+/// A thread sends SIGINT as soon as it sees the handler, while the run is still on its way to main.
+fn before_main() {
+    thread::spawn(|| {
+        let caught = || {
+            let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+            u64::from_str_radix(mask.trim(), 16).expect("a mask") & 2 != 0
+        };
+        while !caught() {}
+        // To the process, not to this thread.
+        kill(getpid(), Sig::SIGINT).expect("it is us");
+    });
+    let finished = Runner::new().run(async {
+        say("main is polled");
+        pending::<()>().await;
+    });
+    let Outcome::Cancelled(cause) = finished.outcome else { panic!("{:?}", finished.outcome) };
+    say(&format!("{:?}", cause.kind()));
+}
+
+/// The signal comes while main is in its first poll: it has that poll to its end, and one of its own to see the cancel.
+fn first_poll() {
+    let finished = Runner::new().run(async {
+        say("main is polled");
+        read_line();
+        while !is_cancelled() {
+            thread::yield_now();
+        }
+        say("cancelled in its first poll");
+        let kept = shield(async { tokio::task::yield_now().await });
+        kept.await;
+        say("the shield held");
+        checkpoint().await;
+        say("not reached");
+    });
+    assert!(finished.outcome.is_cancelled(), "{:?}", finished.outcome);
+    say("over");
+}
+
+/// Every thread of the runtime blocks, main's too.
+fn wedged(runner: Runner) -> ! {
+    leave(runner.run_and_exit(async {
+        for name in ["wedge-1", "wedge-2"] {
+            root_nursery::<String>().task().name(name).spawn(async {
+                thread::sleep(Duration::from_secs(3600));
+            });
+        }
+        // Both workers take one, unless main has the only thread.
+        thread::sleep(Duration::from_millis(100));
+        say("ready");
+        thread::sleep(Duration::from_secs(3600));
+    }))
+}
+
+/// Every thread of the runtime is busy inside of the tree's own calls.
+fn busy() -> ! {
+    leave(Runner::new().worker_threads(2).run_and_exit(async {
+        for _ in 0..3 {
+            spawn(async {
+                loop {
+                    drop(testudo::all_tasks());
+                    let _ = testudo::cancel("nobody", "busy");
+                    std::hint::black_box(is_cancelled());
+                }
+            });
+        }
+        say("ready");
+        loop {
+            drop(testudo::find("nobody"));
+        }
+    }))
+}
+
+fn after() -> ! {
+    let finished = Runner::new().run(async {});
+    assert!(finished.outcome.is_ok());
+    say("ready");
+    thread::sleep(Duration::from_secs(3600));
+    exit(99)
+}
+
+fn after_exit() -> ! {
+    let code = Runner::new().run_and_exit(async {});
+    say("ready");
+    read_line();
+    leave(code)
+}
+
+fn twice() {
+    for _ in 0..2 {
+        let finished = Runner::new().run(async {
+            say("ready");
+            pending::<()>().await;
+        });
+        assert!(finished.outcome.is_cancelled());
+        say("over");
+    }
+}
+
+/// The program listened before the run, so after it a signal is still the program's.
+fn caught() {
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("can build");
+    let listen = || tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+    let mut interrupt = own.block_on(async { listen() }).expect("can listen");
+    assert!(Runner::new().run(async {}).outcome.is_ok());
+    say("ready");
+    own.block_on(interrupt.recv());
+    say("caught");
+}
+
+/// The program listens beside the runner; both get each signal.
+fn beside() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        let heard = shield(async {
+            let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).expect("can listen");
+            say("ready");
+            interrupt.recv().await;
+            say("heard it");
+        });
+        heard.await;
+        testudo::cancelled().await;
+        say("cancelled as well");
+    }))
+}
+
+fn no_signals() -> ! {
+    leave(Runner::new().signals(false).run_and_exit(async {
+        say("ready");
+        pending::<()>().await;
+    }))
+}
+
+fn main_is_cancelled() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        spawn(async { assert!(testudo::cancel("main", "no more need").expect("one main")) });
+        pending::<()>().await;
+    }))
+}
+
+/// No rung unless the handler asks.
+fn own_handler() -> ! {
+    let (send, mut presses) = tokio::sync::mpsc::unbounded_channel();
+    let runner = Runner::new().on_signal(Signal::Interrupt, move |stop| send.send(stop.signal()).expect("main listens"));
+    leave(runner.run_and_exit(async move {
+        say("ready");
+        for _ in 0..4 {
+            let signal = presses.recv().await;
+            say(&format!("{signal:?}, cancelled: {}", is_cancelled()));
+        }
+    }))
+}
+
+fn own_ladder() -> ! {
+    wait_for(Runner::new().on_signal(Signal::User1, |stop| stop.escalate()))
+}
+
+fn bad_handler() -> ! {
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    wait_for(Runner::new().on_signal(Signal::Interrupt, |stop| {
+        if FIRST.swap(false, Ordering::Relaxed) {
+            panic!("the handler panics");
+        }
+        stop.escalate();
+    }))
+}
+
+/// A thread hangs in a write to stderr, and has its lock.
+fn full_stderr() -> ! {
+    thread::spawn(|| {
+        loop {
+            eprintln!("more than anybody reads");
+        }
+    });
+    thread::sleep(Duration::from_millis(200));
+    wait_for(Runner::new())
+}
+
+/// A daemon that never ends, in a run that waits for all tasks.
+fn root_daemon() {
+    let finished = Runner::new().wait_for_tasks(true).run(async {
+        root_nursery::<String>().task().daemon().spawn(pending::<()>());
+        spawn(async {
+            sleep(Duration::from_millis(20)).await;
+            say("task ends");
+        });
+    });
+    assert!(finished.outcome.is_ok());
+}
+
+/// Two threads, each with a run: a signal stops both.
+fn two_runs() {
+    let one = || {
+        let finished = Runner::new().current_thread().run(async {
+            say("ready");
+            pending::<()>().await;
+        });
+        assert!(finished.outcome.is_cancelled());
+        say("over");
+    };
+    thread::scope(|scope| {
+        scope.spawn(one);
+        scope.spawn(one);
+    });
+}
+
+/// The clean-up of main awaits.
+fn finalizer() -> ! {
+    let main = async {
+        say("ready");
+        pending::<()>().await;
+    };
+    leave(Runner::new().run_and_exit(main.on_cancel(async {
+        sleep(Duration::from_millis(100)).await;
+        say("cleaned up");
+    })))
+}
+
+/// Main returns while shields run, one of them in a task that only Tokio knows.
+fn drained() {
+    let finished = Runner::new().run(async {
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let plain = shield(async {
+            started.send(()).expect("main waits");
+            sleep(Duration::from_millis(300)).await;
+            say("plain task is done");
+        });
+        drop(tokio::runtime::Handle::current().spawn(plain));
+        has_started.await.expect("sent");
+        let rescued = shield(async {
+            sleep(Duration::from_millis(100)).await;
+            say("rescued shield is done");
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(10), rescued).await.is_err());
+        say("main is done");
+    });
+    say("run has returned");
+    assert!(finished.report.is_clean(), "{}", finished.report);
+}
+
+/// Nobody holds the handles.
+fn tasks_fail() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        let n = root_nursery::<String>();
+        n.task().name("unlucky").spawn(async { unlucky() });
+        n.task().name("failing").spawn(async { Err::<(), _>("no disk".to_owned()) });
+        sleep(Duration::from_millis(50)).await;
+        say("main goes on");
+    }))
+}
+
+fn main_panics_late() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        spawn(shield(async {
+            sleep(Duration::from_millis(200)).await;
+            say("shield is done");
+        }));
+        tokio::task::yield_now().await;
+        unlucky();
+    }))
+}
+
+/// Every thread hangs in a write to stdout, and one has its lock.
+fn full_stdout() -> ! {
+    leave(Runner::new().worker_threads(1).run_and_exit(async {
+        say("ready");
+        for _ in 0..2 {
+            spawn(async {
+                loop {
+                    println!("more than anybody reads");
+                }
+            });
+        }
+        loop {
+            println!("more than anybody reads");
+        }
+    }))
+}
