@@ -145,8 +145,10 @@ pin_project! {
                 return;
             }
             let Some(finalizer) = this.finalizer.take() else { return };
+            // Not the seat's: outside of all frames there is none, and this thread may be outside of the runtime.
+            let frame = this.region.frame().map(Arc::clone);
             let (rescued, result) = collect(this.region);
-            finalizer.launch(this.seat.frame(), rescued);
+            finalizer.launch(frame.as_ref(), rescued);
             this.seat.leave();
             if let (Err(payload), false) = (result, std::thread::panicking()) {
                 resume_unwind(payload);

@@ -106,6 +106,11 @@ impl<F> Region<F> {
         self.entry.slot.is_some()
     }
 
+    /// The frame that it is bound to; not known while it is being polled.
+    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
+        self.entry.slot.as_ref().map(|current| &current.frame)
+    }
+
     /// Drops the future where it stands. A panic in a destructor is handed back.
     pub(crate) fn discard(self: Pin<&mut Self>) -> Result<(), Payload> {
         let mut this = self.project();

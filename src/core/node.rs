@@ -59,6 +59,9 @@ pub(crate) enum Kind {
 struct Tree<H> {
     /// The node around this one and our key in its list; none for a root, and after the end.
     parent: Option<(Arc<Node<H>>, usize)>,
+    /// The node around this one at its end. What outlives its region (a future that was polled in a scope and kept) finds the
+    /// way to an owner through it.
+    left: Option<Arc<Node<H>>>,
     /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
     outside: Option<(Arc<Node<H>>, usize)>,
     children: Slab<Arc<Node<H>>>,
@@ -108,6 +111,7 @@ impl<H> Node<H> {
     fn new(info: Info, live: Option<Live>, shielded: bool) -> Self {
         let tree = Tree {
             parent: None,
+            left: None,
             outside: None,
             children: Slab::new(),
             frames: Slab::new(),
@@ -295,10 +299,13 @@ impl<H> Node<H> {
             let parent = tree.parent.as_ref().map(|(node, _)| Arc::clone(node));
             (parent, tree.children.iter().map(|(_, child)| Arc::clone(child)).collect::<Vec<_>>())
         };
-        if let Some(parent) = parent {
-            orphans.iter().for_each(|orphan| orphan.reparent(&parent));
+        if let Some(parent) = &parent {
+            orphans.iter().for_each(|orphan| orphan.reparent(parent));
         }
         self.unlink();
+        if parent.is_some() {
+            self.tree.lock().left = parent;
+        }
     }
 
     /// The end of a node that judges frames only as long as it is in the tree.
@@ -333,6 +340,12 @@ impl<H> Node<H> {
 
     pub(crate) fn parent(&self) -> Option<Arc<Self>> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
+    }
+
+    /// The node around this one, or the one that was at its end.
+    pub(crate) fn outward(&self) -> Option<Arc<Self>> {
+        let tree = self.tree.lock();
+        tree.parent.as_ref().map(|(node, _)| node).or(tree.left.as_ref()).map(Arc::clone)
     }
 
     /// The cause that won, if this node is cancelled.

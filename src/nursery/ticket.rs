@@ -41,7 +41,7 @@ impl Ticket {
 }
 
 fn around(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-    std::iter::successors(node.parent(), |node| node.parent())
+    std::iter::successors(node.outward(), |node| node.outward())
 }
 
 impl Drop for Ticket {
