@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::core::frame::{Track, WakerId};
 use crate::core::task::TaskInfo;
@@ -15,6 +16,13 @@ pub(crate) struct Current {
     pub(crate) polled_by: WakerId,
     /// Set while the frame is polled with the cancel visible.
     pub(crate) track: Option<Arc<Track>>,
+}
+
+impl Current {
+    /// A frame that is not being polled yet.
+    pub(crate) fn at(frame: Arc<Frame>) -> Self {
+        Self { frame, polled_by: WakerId::of(Waker::noop()), track: None }
+    }
 }
 
 thread_local! {

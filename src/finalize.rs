@@ -93,7 +93,8 @@ where
         }
     };
     let instead = releasing.clone();
-    let acquire = shield_with(acquire).on_rescued(move |resource| shield(instead(resource)).launch(None, Vec::new()));
+    let release_late = move |resource| shield(instead(resource)).launch(current::frame().as_ref(), Vec::new());
+    let acquire = shield_with(acquire).on_rescued(release_late);
     // Made here, so that reports name the caller's place; it does nothing before it is polled.
     let finalizer = |resource| shield(releasing(resource));
     async move {

@@ -99,7 +99,7 @@ impl<F> Region<F> {
     pub(crate) fn enter(self: Pin<&mut Self>, frame: Arc<Frame>) {
         let entry = self.project().entry;
         entry.armed_with = None;
-        entry.slot = Some(Current { frame, polled_by: WakerId::of(Waker::noop()), track: None });
+        entry.slot = Some(Current::at(frame));
     }
 
     pub(crate) fn is_entered(&self) -> bool {

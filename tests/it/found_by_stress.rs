@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use testudo::{CancelScope, FinalizeExt, StartError, Started, drain, nursery};
-use tokio::time::sleep;
+use testudo::{CancelScope, FinalizeExt, StartError, Started, bracket, drain, nursery};
+use tokio::time::{sleep, timeout};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ fn finalized() -> (Arc<AtomicUsize>, std::pin::Pin<Box<impl Future<Output = ()> 
 #[tokio::test(start_paused = true)]
 async fn finalizer_is_rescued_from_a_drop_on_a_thread_without_a_runtime() {
     let (runs, mut fut) = finalized();
-    assert!(tokio::time::timeout(S, &mut fut).await.is_err());
+    assert!(timeout(S, &mut fut).await.is_err());
     std::thread::spawn(|| drop(fut)).join().unwrap();
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(runs.load(Ordering::SeqCst), 1);
@@ -57,4 +57,20 @@ async fn finalizer_of_a_future_that_outlives_its_scope_is_rescued_by_the_nursery
     });
     end.await.unwrap();
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn release_of_a_bracket_that_was_dropped_in_its_acquire_is_awaited_by_the_nursery() {
+    let releases = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&releases);
+    let end = nursery(|_| async move {
+        let release = |()| async move {
+            sleep(S).await;
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        let run = bracket(|_| sleep(2 * S), |()| async {}, release);
+        assert!(timeout(S, run).await.is_err());
+    });
+    end.await.unwrap();
+    assert_eq!(releases.load(Ordering::SeqCst), 1);
 }
