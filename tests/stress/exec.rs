@@ -199,10 +199,19 @@ impl State {
     /// Waits for everything that only the test waits for.
     pub(crate) async fn settle(&self) {
         loop {
+            let acted = self.acted.load(Ordering::SeqCst);
+            if acted {
+                self.bury();
+            }
             let plain = lock(&self.plain).pop();
             match plain {
-                Some(task) => drop(task.await),
-                None if self.acted.load(Ordering::SeqCst) => return,
+                // It may wait for something that is in a grave by now.
+                Some(mut task) => {
+                    if timeout(ms(1), &mut task).await.is_err() {
+                        lock(&self.plain).insert(0, task);
+                    }
+                }
+                None if acted => return,
                 None => sleep(ms(1)).await,
             }
         }

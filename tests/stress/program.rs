@@ -577,8 +577,10 @@ impl Gen {
             0 | 1 => self.stall(at),
             2 => {
                 let abort = self.rng.maybe(60, 3);
+                // After the end of main, a run cancels what is not shielded in plain tasks, too.
+                let inner = at.with(abort.is_none() && !self.is_run, abort.is_some());
                 Op::Tokio {
-                    part: self.block(&at.with(abort.is_none(), abort.is_some())),
+                    part: self.block(&inner),
                     abort,
                 }
             }
