@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use super::sabotage::{self, Bug};
 use super::sync::{AtomicUsize, Mutex, Ordering};
 
 /// How many parts of an owner are still alive: itself (or its body), its children, and what it has adopted.
@@ -57,7 +58,7 @@ impl Live {
     pub(crate) fn try_acquire(&self, weight: Weight) -> bool {
         let mut seen = self.count.load(Ordering::Relaxed);
         while seen & REGULAR != 0 {
-            let next = seen + weight.unit();
+            let next = seen + if sabotage::has(Bug::UncountedChild) { 0 } else { weight.unit() };
             match self.count.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = now,

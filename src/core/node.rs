@@ -8,6 +8,7 @@ use slab::Slab;
 use super::cause::Cause;
 use super::frame::Frame;
 use super::live::Live;
+use super::sabotage::{self, Bug};
 use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield_now};
 
 /// A scope, a shield, a nursery, or a task that somebody wants to cancel alone.
@@ -267,6 +268,8 @@ impl<H> Node<H> {
         if let Some(host) = parent.host.get() {
             self.host.get_or_init(|| Arc::clone(host));
         }
+        let leak = if parent.is_shielded() && sabotage::has(Bug::ShieldNotInherited) { parent.parent() } else { None };
+        let parent = leak.as_ref().unwrap_or(parent);
         let mut parent_tree = parent.tree.lock();
         let key = parent_tree.children.insert(Arc::clone(self));
         self.tree.lock().parent = Some((Arc::clone(parent), key));

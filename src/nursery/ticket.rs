@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
+use crate::core::sabotage::{self, Bug};
 use crate::host::Node;
 
 /// One part of an owner that is alive, counted out when this is dropped.
@@ -46,7 +47,10 @@ fn around(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let only_daemons = self.owner.live.as_ref().is_some_and(|live| live.release(self.weight));
+        let only_daemons = self.owner.live.as_ref().is_some_and(|live| {
+            let twice = sabotage::has(Bug::DoubleRelease) && live.release(self.weight);
+            twice || live.release(self.weight)
+        });
         if only_daemons {
             self.owner.cancel(Cause::new(CauseKind::OnlyDaemons));
         }
