@@ -67,6 +67,20 @@ impl Live {
         false
     }
 
+    /// Counts in what the owner has to wait for though it is no child: rescued or adopted work. An owner that has only daemons left
+    /// is closed to children but has not ended, and what comes from those daemons counts as they do.
+    pub(crate) fn try_adopt(&self) -> Option<Weight> {
+        let mut seen = self.count.load(Ordering::Relaxed);
+        while seen != 0 {
+            let weight = if seen & REGULAR == 0 { Weight::Daemon } else { Weight::Regular };
+            match self.count.compare_exchange_weak(seen, seen + weight.unit(), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(weight),
+                Err(now) => seen = now,
+            }
+        }
+        None
+    }
+
     /// Counts one part out. True for the one release that leaves daemons only: it has to cancel them.
     #[must_use]
     pub(crate) fn release(&self, weight: Weight) -> bool {

@@ -309,7 +309,9 @@ where
             return Poll::Pending;
         }
         self.branch.leave();
-        let failures = if policy == Policy::FirstSuccess && succeeded { Vec::new() } else { failures };
+        // A body that has failed has no value to give, so there has to be an error.
+        let forgiven = policy == Policy::FirstSuccess && succeeded && !matches!(self.body, Some(BodyEnd::Failed));
+        let failures = if forgiven { Vec::new() } else { failures };
         Poll::Ready(match (Failures::from_vec(failures), self.body.take()) {
             (Some(failures), _) => Err(NurseryError::Failed(failures)),
             (None, Some(BodyEnd::Value(value))) => Ok(value),

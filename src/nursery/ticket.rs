@@ -21,9 +21,12 @@ impl Ticket {
         open.then(|| Self { owner: Arc::clone(owner), weight })
     }
 
-    /// The same at the nearest open owner around `node`.
+    /// Counts in what was rescued or adopted, at the nearest owner around `node` that has not ended.
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
-        around(node).find_map(|owner| Self::at(&owner, Weight::Regular))
+        around(node).find_map(|owner| {
+            let weight = owner.live.as_ref()?.try_adopt()?;
+            Some(Self { owner, weight })
+        })
     }
 
     /// The same at the root.

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use testudo::{CancelScope, FinalizeExt, StartError, Started, bracket, drain, nursery};
+use testudo::{
+    CancelScope, FinalizeExt, NurseryError, Policy, StartError, Started, bracket, drain, nursery,
+    shield,
+};
 use tokio::time::{sleep, timeout};
 
 const S: Duration = Duration::from_secs(1);
@@ -73,4 +76,52 @@ async fn release_of_a_bracket_that_was_dropped_in_its_acquire_is_awaited_by_the_
     });
     end.await.unwrap();
     assert_eq!(releases.load(Ordering::SeqCst), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn nursery_that_waits_for_a_daemon_waits_for_what_is_rescued_from_it() {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&writes);
+    let end = nursery(|n| async move {
+        let write = async move {
+            sleep(5 * S).await;
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        n.task().daemon().spawn(shield(async move {
+            assert!(timeout(2 * S, shield(write)).await.is_err());
+        }));
+        sleep(S).await;
+    });
+    end.await.unwrap();
+    assert_eq!(writes.load(Ordering::SeqCst), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn first_success_returns_the_error_of_its_body() {
+    let run = nursery(|n| async move {
+        n.spawn(async { Ok(()) });
+        sleep(S / 2).await;
+        Err::<(), _>("boom")
+    });
+    let end = timeout(5 * S, run.policy(Policy::FirstSuccess)).await;
+    let late = nursery(|n| async move {
+        n.spawn(async {
+            sleep(S).await;
+            Ok(())
+        });
+        Err::<(), _>("boom")
+    });
+    let late = timeout(5 * S, late.policy(Policy::FirstSuccess)).await;
+    assert!(end.unwrap().is_err_and(|error| error.is_cancelled()));
+    assert!(matches!(late.expect("it returns"), Err(NurseryError::Failed(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_that_gives_up_names_a_shield_inside_a_scope_of_a_plain_task() {
+    #[expect(clippy::disallowed_methods, reason = "a task that nobody of ours owns")]
+    let task = tokio::spawn(CancelScope::new().run(shield(sleep(5 * S))));
+    tokio::task::yield_now().await;
+    assert_eq!(drain(S).await.left().len(), 1);
+    assert!(drain(10 * S).await.is_clean());
+    assert!(task.await.unwrap().is_ok());
 }
