@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, WakerId};
@@ -17,6 +18,13 @@ pub(crate) struct Current {
     pub(crate) polled_by: WakerId,
     /// Set while the frame is polled with the cancel visible.
     pub(crate) track: Option<Arc<Track>>,
+}
+
+impl Current {
+    /// A frame that is not being polled yet.
+    pub(crate) fn at(frame: Arc<Frame>) -> Self {
+        Self { frame, polled_by: WakerId::of(Waker::noop()), track: None }
+    }
 }
 
 thread_local! {

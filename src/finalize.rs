@@ -94,7 +94,8 @@ where
         }
     };
     let instead = releasing.clone();
-    let acquire = shield_with(acquire).on_rescued(move |resource| shield(instead(resource)).launch(None, Vec::new()));
+    let release_late = move |resource| shield(instead(resource)).launch(current::frame().as_ref(), Vec::new());
+    let acquire = shield_with(acquire).on_rescued(release_late);
     // Made here, so that reports name the caller's place; it does nothing before it is polled.
     let finalizer = |resource| shield(releasing(resource));
     async move {
@@ -146,8 +147,10 @@ pin_project! {
                 return;
             }
             let Some(finalizer) = this.finalizer.take() else { return };
+            // Not the seat's: outside of all frames there is none, and this thread may be outside of the runtime.
+            let frame = this.region.frame().map(Arc::clone);
             let (rescued, result) = collect(this.region);
-            finalizer.launch(this.seat.frame(), rescued);
+            finalizer.launch(frame.as_ref(), rescued);
             this.seat.leave();
             if let (Err(payload), false) = (result, std::thread::panicking()) {
                 resume_unwind(payload);

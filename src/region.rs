@@ -99,11 +99,16 @@ impl<F> Region<F> {
     pub(crate) fn enter(self: Pin<&mut Self>, frame: Arc<Frame>) {
         let entry = self.project().entry;
         entry.armed_with = None;
-        entry.slot = Some(Current { frame, polled_by: WakerId::of(Waker::noop()), track: None });
+        entry.slot = Some(Current::at(frame));
     }
 
     pub(crate) fn is_entered(&self) -> bool {
         self.entry.slot.is_some()
+    }
+
+    /// The frame that it is bound to; not known while it is being polled.
+    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
+        self.entry.slot.as_ref().map(|current| &current.frame)
     }
 
     /// Drops the future where it stands. A panic in a destructor is handed back.

@@ -177,7 +177,9 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
     let (nodes, frames) = below(root);
     let tasks = tasks_of(frames);
     let shields = nodes.iter().filter(|node| {
-        let alone = || node.is_rescued() || node.parent().is_some_and(|parent| Arc::ptr_eq(&parent, root));
+        // Nothing else that is listed stands for it: it is in no task of ours, and in no other shield.
+        let mut around = std::iter::successors(node.parent(), |node| node.parent());
+        let mut alone = || node.is_rescued() || around.all(|node| !matches!(node.info.kind, Kind::Task | Kind::Shield));
         node.info.kind == Kind::Shield && (node.info.name.get().is_some() || alone())
     });
     let shields = shields.map(|node| Subject::of_node(node));

@@ -5,6 +5,7 @@ use std::task::{Wake, Waker};
 use slab::Slab;
 
 use super::node::{Kind, Node};
+use super::sabotage::{self, Bug};
 use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
 use super::task::TaskInfo;
 
@@ -223,7 +224,7 @@ impl<H> Frame<H> {
     pub(crate) fn take_waker(&self) -> Option<Waker> {
         let mut state = self.state.lock();
         self.armed.store(false, Ordering::Release);
-        state.waker.take()
+        state.waker.take().filter(|_| !sabotage::has(Bug::LostWake))
     }
 
     pub(crate) fn wake(&self) {

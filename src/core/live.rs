@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use super::sabotage::{self, Bug};
 use super::sync::{AtomicUsize, Mutex, Ordering};
 
 /// How many parts of an owner are still alive: itself (or its body), its children, and what it has adopted.
@@ -57,13 +58,27 @@ impl Live {
     pub(crate) fn try_acquire(&self, weight: Weight) -> bool {
         let mut seen = self.count.load(Ordering::Relaxed);
         while seen & REGULAR != 0 {
-            let next = seen + weight.unit();
+            let next = seen + if sabotage::has(Bug::UncountedChild) { 0 } else { weight.unit() };
             match self.count.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
         }
         false
+    }
+
+    /// Counts in what the owner has to wait for though it is no child: rescued or adopted work. An owner that has only daemons left
+    /// is closed to children but has not ended, and what comes from those daemons counts as they do.
+    pub(crate) fn try_adopt(&self) -> Option<Weight> {
+        let mut seen = self.count.load(Ordering::Relaxed);
+        while seen != 0 {
+            let weight = if seen & REGULAR == 0 { Weight::Daemon } else { Weight::Regular };
+            match self.count.compare_exchange_weak(seen, seen + weight.unit(), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(weight),
+                Err(now) => seen = now,
+            }
+        }
+        None
     }
 
     /// Counts one part out. True for the one release that leaves daemons only: it has to cancel them.

@@ -8,6 +8,7 @@ use slab::Slab;
 use super::cause::Cause;
 use super::frame::Frame;
 use super::live::Live;
+use super::sabotage::{self, Bug};
 use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield_now};
 
 /// A scope, a shield, a nursery, or a task that somebody wants to cancel alone.
@@ -61,6 +62,9 @@ pub(crate) enum Kind {
 struct Tree<H> {
     /// The node around this one and our key in its list; none for a root, and after the end.
     parent: Option<(Arc<Node<H>>, usize)>,
+    /// The node around this one at its end. What outlives its region (a future that was polled in a scope and kept) finds the
+    /// way to an owner through it.
+    left: Option<Arc<Node<H>>>,
     /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
     outside: Option<(Arc<Node<H>>, usize)>,
     children: Slab<Arc<Node<H>>>,
@@ -111,6 +115,7 @@ impl<H> Node<H> {
     fn new(info: Info, live: Option<Live>, shielded: bool) -> Self {
         let tree = Tree {
             parent: None,
+            left: None,
             outside: None,
             children: Slab::new(),
             frames: Slab::new(),
@@ -266,6 +271,8 @@ impl<H> Node<H> {
         if let Some(host) = parent.host.get() {
             self.host.get_or_init(|| Arc::clone(host));
         }
+        let leak = if parent.is_shielded() && sabotage::has(Bug::ShieldNotInherited) { parent.parent() } else { None };
+        let parent = leak.as_ref().unwrap_or(parent);
         let mut parent_tree = parent.tree.lock();
         let key = parent_tree.children.insert(Arc::clone(self));
         self.tree.lock().parent = Some((Arc::clone(parent), key));
@@ -312,6 +319,8 @@ impl<H> Node<H> {
         let mut ended = self.moving.lock();
         *ended = true;
         let parent = self.parent();
+        // First the way out, then the end of the link: whoever looks for an owner finds one or the other.
+        self.tree.lock().left.clone_from(&parent);
         self.unlink_parent();
         self.unlink_outside();
         drop(ended);
@@ -359,6 +368,12 @@ impl<H> Node<H> {
 
     pub(crate) fn parent(&self) -> Option<Arc<Self>> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
+    }
+
+    /// The node around this one, or the one that was at its end.
+    pub(crate) fn outward(&self) -> Option<Arc<Self>> {
+        let tree = self.tree.lock();
+        tree.parent.as_ref().map(|(node, _)| node).or(tree.left.as_ref()).map(Arc::clone)
     }
 
     /// The cause that won, if this node is cancelled.

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::sabotage::{self, Bug};
 use crate::current;
 use crate::host::{self, Frame, Node};
 use crate::error::{Failed, Failures, NurseryError};
@@ -135,7 +136,7 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if matches!(this.inner.stage, Stage::Body | Stage::Joining) {
+            if matches!(this.inner.stage, Stage::Body | Stage::Joining) && !sabotage::has(Bug::OrphanOnDrop) {
                 let result = this.region.discard();
                 this.inner.orphan();
                 if let (Err(payload), false) = (result, std::thread::panicking()) {
@@ -320,7 +321,9 @@ where
             return Poll::Pending;
         }
         self.branch.leave();
-        let failures = if policy == Policy::FirstSuccess && succeeded { Vec::new() } else { failures };
+        // A body that has failed has no value to give, so there has to be an error.
+        let forgiven = policy == Policy::FirstSuccess && succeeded && !matches!(self.body, Some(BodyEnd::Failed));
+        let failures = if forgiven { Vec::new() } else { failures };
         Poll::Ready(match (Failures::from_vec(failures), self.body.take()) {
             (Some(failures), _) => Err(NurseryError::Failed(failures)),
             (None, Some(BodyEnd::Value(value))) => Ok(value),

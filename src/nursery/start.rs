@@ -211,8 +211,11 @@ impl<V, E> Future for Start<V, E> {
 
 impl<V, E> Run<V, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<V, StartError<E>>>> {
-        if let Poll::Ready(Ok(value)) = self.value.poll_unpin(cx) {
-            return Poll::Ready(Some(Ok(value)));
+        // A child may drop its `Started` long before it ends; a oneshot that is over must not be polled again.
+        if !self.value.is_terminated() {
+            if let Poll::Ready(Ok(value)) = self.value.poll_unpin(cx) {
+                return Poll::Ready(Some(Ok(value)));
+            }
         }
         let Poll::Ready(end) = self.end.poll_unpin(cx) else { return Poll::Pending };
         Poll::Ready(match end {

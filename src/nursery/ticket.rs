@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
+use crate::core::sabotage::{self, Bug};
 use crate::host::{self, Node};
 
 /// One part of an owner that is alive, counted out when this is dropped.
@@ -20,9 +21,12 @@ impl Ticket {
         open.then(|| Self { owner: Arc::clone(owner), weight })
     }
 
-    /// The same at the nearest open owner around `node`.
+    /// Counts in what was rescued or adopted, at the nearest owner around `node` that has not ended.
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
-        around(node).find_map(|owner| Self::at(&owner, Weight::Regular))
+        around(node).find_map(|owner| {
+            let weight = owner.live.as_ref()?.try_adopt()?;
+            Some(Self { owner, weight })
+        })
     }
 
     /// The same at the root.
@@ -41,12 +45,15 @@ impl Ticket {
 }
 
 fn around(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-    std::iter::successors(node.parent(), |node| node.parent())
+    std::iter::successors(node.outward(), |node| node.outward())
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let only_daemons = self.owner.live.as_ref().is_some_and(|live| live.release(self.weight));
+        let only_daemons = self.owner.live.as_ref().is_some_and(|live| {
+            let twice = sabotage::has(Bug::DoubleRelease) && live.release(self.weight);
+            twice || live.release(self.weight)
+        });
         if only_daemons {
             host::cancel(&self.owner, Cause::new(CauseKind::OnlyDaemons));
         }

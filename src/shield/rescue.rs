@@ -12,7 +12,8 @@ use futures_util::future::join_all;
 use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
-use crate::host::{self, Host, Node};
+use crate::current::{Current, Enter};
+use crate::host::{self, Frame, Host, Node};
 use crate::nursery::Ticket;
 use crate::outcome::Panic;
 use crate::region::{Payload, Region};
@@ -42,9 +43,14 @@ pub(crate) fn hand_over(host: &Host, rest: impl Future<Output = ()> + Send + 'st
 
 /// Drops what is in a region where it stands, and gives back what was rescued from inside it.
 pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), Payload>) {
+    collecting(|| region.discard())
+}
+
+/// Gives back what `run` has handed over. It must not panic.
+fn collecting<R>(run: impl FnOnce() -> R) -> (Vec<Rest>, R) {
     let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
     let outer = swap(Some(Vec::new()));
-    let result = region.discard();
+    let result = run();
     (swap(outer).unwrap_or_default(), result)
 }
 
@@ -102,6 +108,7 @@ impl<T: Clone + Send + 'static> Carry for Carried<T> {
 
 /// The rest of a shield, as a task of its owner. Dropped before its end, it says what was lost.
 pub(super) struct Rescued<F: Future> {
+    /// What has to end before this goes on: others before the body, and after it what its value has led to.
     before: Option<Rest>,
     body: Option<Pin<Box<Body<F>>>>,
     ticket: Option<Ticket>,
@@ -122,8 +129,32 @@ impl<F: Future> Rescued<F> {
 
     /// Waits for others first; the budget runs from then on.
     pub(super) fn behind(mut self, others: Vec<Rest>) -> Self {
-        self.before = (!others.is_empty()).then(|| join_all(others).map(drop).boxed());
+        self.wait_for(others);
         self
+    }
+
+    fn wait_for(&mut self, others: Vec<Rest>) {
+        self.before = (!others.is_empty()).then(|| join_all(others).map(drop).boxed());
+    }
+
+    fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(before) = &mut self.before {
+            ready!(before.poll_unpin(cx));
+            self.before = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Tells the end to whoever it concerns. What that hands over (the release of a bracket) is a part of this rescue: its
+    /// owner, and a finalizer outside, wait for it, too.
+    fn finish(&mut self, end: ShieldEnd<F::Output>, node: &Arc<Node>) {
+        let owner = self.ticket.as_ref().map_or(node, Ticket::owner);
+        let mut place = Some(Current::at(Frame::of_node(Arc::clone(owner), true)));
+        let (rest, ()) = collecting(|| {
+            let _inside = Enter::new(&mut place);
+            self.after.finish(end, node);
+        });
+        self.wait_for(rest);
     }
 
     /// False if every owner upwards is closed.
@@ -137,18 +168,19 @@ impl<F: Future> Future for Rescued<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if let Some(before) = &mut this.before {
-            ready!(before.poll_unpin(cx));
-            this.before = None;
-        }
-        let Some(body) = &mut this.body else { return Poll::Ready(()) };
+        ready!(this.poll_before(cx));
+        let Some(body) = &mut this.body else {
+            this.ticket = None;
+            return Poll::Ready(());
+        };
         body.as_mut().start_budget();
         let mut end = Poll::Pending;
         this.after.inside(&mut || end = body.as_mut().poll(cx));
         let Poll::Ready(end) = end else { return Poll::Pending };
         let node = Arc::clone(body.node());
         this.body = None;
-        this.after.finish(end, &node);
+        this.finish(end, &node);
+        ready!(this.poll_before(cx));
         this.ticket = None;
         Poll::Ready(())
     }

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module for each concept.
 
 mod bad_use;
+mod found_by_stress;
 mod interop;
 mod smoke;
 #[cfg(feature = "tracing")]

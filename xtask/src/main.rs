@@ -12,8 +12,18 @@ usage: cargo xtask <command>
 
   ci             everything that must hold for a change
   loom           the interleavings of `src/core`
+  sabotage       the stress test against a library with bugs in it
   api            compare the public API with api/testudo.txt
   api --bless    write api/testudo.txt";
+
+/// The names of the bugs in `src/core/sabotage.rs`.
+const BUGS: [&str; 5] = [
+    "lost-wake",
+    "double-release",
+    "uncounted-child",
+    "orphan-on-drop",
+    "shield-not-inherited",
+];
 
 type Error = Box<dyn std::error::Error>;
 type Result<T = ()> = std::result::Result<T, Error>;
@@ -24,6 +34,7 @@ fn main() -> ExitCode {
     let result = match args[..] {
         ["ci"] => ci(),
         ["loom"] => loom(),
+        ["sabotage"] => sabotage(),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         _ => Err(USAGE.into()),
@@ -57,6 +68,7 @@ fn ci() -> Result {
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     loom()?;
+    sabotage()?;
     api(false)?;
     println!("ci: all good after {} s", start.elapsed().as_secs());
     Ok(())
@@ -85,6 +97,31 @@ fn loom() -> Result {
     } else {
         Err("there is no test with `loom` in its name".into())
     }
+}
+
+/// Shows that the stress test finds each bug of `src/core/sabotage.rs`, and nothing without them.
+fn sabotage() -> Result {
+    let test = || {
+        let mut command = cargo("test -q --test stress");
+        command
+            .arg("--target-dir")
+            .arg(target("sabotage"))
+            .env("RUSTFLAGS", "--cfg testudo_sabotage")
+            .env("TESTUDO_SEED", "1")
+            .env("TESTUDO_SECONDS", "10")
+            .env("TESTUDO_WATCHDOG", "3");
+        command
+    };
+    run(&mut test())?;
+    for bug in BUGS {
+        let mut command = test();
+        command.env("TESTUDO_SABOTAGE", bug);
+        println!("$ {}", shown(&command));
+        if command.output()?.status.success() {
+            return Err(format!("the stress test does not find the sabotage `{bug}`").into());
+        }
+    }
+    Ok(())
 }
 
 /// Compares the public API with its snapshot, or writes the snapshot.
