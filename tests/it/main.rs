@@ -1,3 +1,5 @@
 //! The integration tests: one binary, a module for each concept.
 
+mod adversity;
 mod smoke;
+mod support;
