@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module for each concept.
 
 mod adversity;
+mod finalizers;
 mod smoke;
 mod support;
