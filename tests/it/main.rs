@@ -2,5 +2,6 @@
 
 mod adversity;
 mod finalizers;
+mod ownership;
 mod smoke;
 mod support;

@@ -39,6 +39,11 @@ pub(crate) async fn turns() {
     }
 }
 
+/// Panics with that payload, without a word on stderr; its type is `()` so that a child may end with it.
+pub(crate) fn blow_up(payload: impl Send + 'static) {
+    std::panic::resume_unwind(Box::new(payload));
+}
+
 /// What happened, in its order.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<&'static str>>>);
