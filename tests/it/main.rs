@@ -3,5 +3,6 @@
 mod adversity;
 mod finalizers;
 mod ownership;
+mod scopes;
 mod smoke;
 mod support;

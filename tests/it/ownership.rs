@@ -281,7 +281,7 @@ async fn abandoned_blocking_work_does_not_keep_its_cancelled_nursery() {
     let run = nursery(|n| async move {
         n.task()
             .abandon()
-            .spawn_blocking(move |_| drop(until_released.recv()));
+            .spawn_blocking(move |_| until_released.recv().unwrap());
         turns().await;
         n.cancel("enough");
     });
