@@ -12,7 +12,7 @@ use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
 use super::rescue::{After, Carried, Rescued, Rest, hand_over};
-use crate::host::Frame;
+use crate::host::{Frame, Node};
 
 /// Runs `fut` to its end, whatever happens to the caller.
 ///
@@ -117,8 +117,22 @@ where
 
     /// Receives the value if the caller was dropped before it was there. Otherwise the value of a rescued shield is dropped.
     pub fn on_rescued(mut self, take: impl FnOnce(F::Output) + Send + 'static) -> Self {
+        self.after.on_rescued = Some(Box::new(|value| {
+            take(value);
+            None
+        }));
+        self
+    }
+
+    /// The same, with something left to do for which the owner of the rescue waits.
+    pub(crate) fn then_rescued(mut self, take: impl FnOnce(F::Output) -> Option<Rest> + Send + 'static) -> Self {
         self.after.on_rescued = Some(Box::new(take));
         self
+    }
+
+    /// Its node, until it has ended.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.body.as_ref().map(|body| body.node())
     }
 
     fn begin(&mut self) {
@@ -133,6 +147,14 @@ where
         if let (Some(host), true) = (host, rescued.has_owner()) {
             hand_over(&host, rescued);
         }
+    }
+
+    /// What [`launch`](Self::launch) would hand over at the root of this runtime, for somebody else to carry to its end.
+    pub(crate) fn into_rest(mut self) -> Option<Rest> {
+        let mut body = self.body.take()?;
+        self.begin();
+        body.as_mut().enter_at(None);
+        Some(Box::pin(Rescued::new(body, std::mem::take(&mut self.after))))
     }
 
     /// Has the owner run a shield that was not polled yet, as if it had been dropped after its first poll inside `frame`; after

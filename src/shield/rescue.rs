@@ -49,7 +49,7 @@ pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), 
 
 /// What is done in and after a rescue.
 pub(super) struct After<T> {
-    pub(super) on_rescued: Option<Box<dyn FnOnce(T) + Send>>,
+    pub(super) on_rescued: Option<Box<dyn FnOnce(T) -> Option<Rest> + Send>>,
     pub(super) is_error: Option<fn(&T) -> Option<Arc<str>>>,
     pub(super) carried: Vec<Box<dyn Carry>>,
     #[cfg(feature = "tracing")]
@@ -102,6 +102,8 @@ impl<T: Clone + Send + 'static> Carry for Carried<T> {
 pub(super) struct Rescued<F: Future> {
     before: Option<Rest>,
     body: Option<Pin<Box<Body<F>>>>,
+    /// What whoever took the value has left to do; the owner waits for it, too.
+    then: Option<Rest>,
     ticket: Option<Ticket>,
     after: After<F::Output>,
 }
@@ -115,7 +117,7 @@ impl<F: Future> Rescued<F> {
         if let Some(ticket) = &ticket {
             body.as_mut().rescued_by(ticket.owner());
         }
-        Self { before: None, body: Some(body), ticket, after }
+        Self { before: None, body: Some(body), then: None, ticket, after }
     }
 
     /// Waits for others first; the budget runs from then on.
@@ -139,14 +141,19 @@ impl<F: Future> Future for Rescued<F> {
             ready!(before.poll_unpin(cx));
             this.before = None;
         }
-        let Some(body) = &mut this.body else { return Poll::Ready(()) };
-        body.as_mut().start_budget();
-        let mut end = Poll::Pending;
-        this.after.inside(&mut || end = body.as_mut().poll(cx));
-        let Poll::Ready(end) = end else { return Poll::Pending };
-        let node = Arc::clone(body.node());
-        this.body = None;
-        this.after.finish(end, &Subject::of_node(&node), node.host());
+        if let Some(body) = &mut this.body {
+            body.as_mut().start_budget();
+            let mut end = Poll::Pending;
+            this.after.inside(&mut || end = body.as_mut().poll(cx));
+            let Poll::Ready(end) = end else { return Poll::Pending };
+            let node = Arc::clone(body.node());
+            this.body = None;
+            this.then = this.after.finish(end, &Subject::of_node(&node), node.host());
+        }
+        if let Some(then) = &mut this.then {
+            ready!(then.poll_unpin(cx));
+            this.then = None;
+        }
         this.ticket = None;
         Poll::Ready(())
     }
@@ -169,13 +176,16 @@ impl<T> After<T> {
         nest(&self.carried, poll);
     }
 
-    fn finish(&mut self, end: ShieldEnd<T>, who: &Subject, host: Option<&Arc<Host>>) {
+    fn finish(&mut self, end: ShieldEnd<T>, who: &Subject, host: Option<&Arc<Host>>) -> Option<Rest> {
         let report = |event| host.map_or((), |host| host.report(event));
         let panicked = |payload| Event::Panicked(who.clone(), Panic::new(payload).message().into());
         let value = match end {
             ShieldEnd::Done(value) => value,
-            ShieldEnd::Panicked(payload) => return report(panicked(payload)),
-            ShieldEnd::Cut => return, // Reported when the budget ran out.
+            ShieldEnd::Panicked(payload) => {
+                report(panicked(payload));
+                return None;
+            }
+            ShieldEnd::Cut => return None, // Reported when the budget ran out.
         };
         if let Some(error) = self.is_error.and_then(|is_error| is_error(&value)) {
             report(Event::Failed(who.clone(), error));
@@ -183,11 +193,15 @@ impl<T> After<T> {
         let take = self.on_rescued.take();
         let taken = catch_unwind(AssertUnwindSafe(|| match take {
             Some(take) => take(value),
-            None => drop(value),
+            None => {
+                drop(value);
+                None
+            }
         }));
-        if let Err(payload) = taken {
+        taken.unwrap_or_else(|payload| {
             report(panicked(payload));
-        }
+            None
+        })
     }
 }
 
