@@ -42,6 +42,17 @@ struct Entry {
     node: Weak<Node>,
 }
 
+impl Queue {
+    /// Throws stale entries out, and those that a deadline has left by coming back to the same time.
+    fn prune(&mut self) {
+        let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries.retain(|Reverse(entry)| entry.node.upgrade().is_some_and(|node| node.deadline() == Some(entry.at)));
+        entries.sort_unstable_by_key(|Reverse(entry)| entry.node.as_ptr());
+        entries.dedup_by(|a, b| a.0.node.ptr_eq(&b.0.node));
+        self.heap = entries.into();
+    }
+}
+
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
@@ -66,7 +77,7 @@ impl Timers {
         let is_earliest = queue.heap.peek().is_none_or(|Reverse(first)| at < first.at);
         queue.heap.push(Reverse(Entry { at, node: Arc::downgrade(node) }));
         if queue.heap.len() > queue.prune_at.max(1000) {
-            queue.heap.retain(|Reverse(entry)| entry.node.upgrade().is_some_and(|node| node.deadline() == Some(entry.at)));
+            queue.prune();
             queue.prune_at = 2 * queue.heap.len();
         }
         drop(queue);
@@ -174,5 +185,25 @@ pub(crate) fn check_current() {
     if visible(&node).any(|node| node.deadline().is_some()) {
         let now = clock::now();
         visible(&node).for_each(|node| check(&node, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::node::{Info, Node as CoreNode};
+    use std::panic::Location;
+
+    #[test]
+    fn deadline_that_is_toggled_leaks_nothing() {
+        let timers = Timers::default();
+        let node = CoreNode::unbound(Info::new(Kind::Scope, Location::caller(), 0), None, false);
+        for _ in 0..2000 {
+            for at in [98, 99] {
+                node.set_deadline(Some(at));
+                timers.arm(&node, at);
+            }
+        }
+        assert!(lock(&timers.queue).heap.len() <= 1001);
     }
 }

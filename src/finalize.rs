@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::current;
 use crate::delivery::enter_inner;
-use crate::host;
+use crate::host::{self, Node};
 use crate::outcome::Panic;
 use crate::region::{Cutting, End, Region};
 use crate::report::{Event, Subject};
@@ -142,8 +142,14 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            // With an end, the finalizer has begun, and its shield rescues itself.
-            if !this.region.is_entered() || this.end.is_some() {
+            if let Some(end) = this.end.take() {
+                // The finalizer has begun, and its shield rescues itself; a panic has nobody left who would go on with it.
+                if let (End::Panicked(payload), Some(node)) = (end, this.finalizer.as_ref().and_then(Shield::node)) {
+                    report_panic(node, payload);
+                }
+                return;
+            }
+            if !this.region.is_entered() {
                 return;
             }
             let Some(finalizer) = this.finalizer.take() else { return };
@@ -219,7 +225,7 @@ where
         match poll {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => {}
-            Err(payload) => report_panic(payload),
+            Err(payload) => report_panic(&current::node(), payload),
         }
         *this.finalizer = None;
         this.end.take().map_or(Poll::Pending, give)
@@ -235,9 +241,8 @@ fn give<T>(end: End<T>) -> Poll<T> {
     }
 }
 
-fn report_panic(payload: crate::region::Payload) {
-    let node = current::node();
-    host::report(&node, Event::Panicked(Subject::of_node(&node), Panic::new(payload).message().into()));
+fn report_panic(node: &Node, payload: crate::region::Payload) {
+    host::report(node, Event::Panicked(Subject::of_node(node), Panic::new(payload).message().into()));
 }
 
 impl<F, C> fmt::Debug for Finalized<F, C>

@@ -204,6 +204,10 @@ pin_project! {
     where
         B: Future,
         B::Output: TaskOutput,
+        <B::Output as TaskOutput>::Error: fmt::Display,
+        <B::Output as TaskOutput>::Error: Send,
+        <B::Output as TaskOutput>::Error: Sync,
+        <B::Output as TaskOutput>::Error: 'static,
     {
         #[pin]
         region: Region<Body<F, B, LocalNursery<'env, ErrorOf<B>>>>,
@@ -216,14 +220,23 @@ pin_project! {
     where
         B: Future,
         B::Output: TaskOutput,
+        <B::Output as TaskOutput>::Error: fmt::Display,
+        <B::Output as TaskOutput>::Error: Send,
+        <B::Output as TaskOutput>::Error: Sync,
+        <B::Output as TaskOutput>::Error: 'static,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
+            let is_open = matches!(this.inner.stage(), Stage::Body | Stage::Joining);
             let result = this.region.discard();
             this.children.clear();
             // Children that were never polled may hold the queue that holds them.
             let incoming = std::mem::take(&mut *this.queue.incoming.borrow_mut());
             drop(incoming);
+            if is_open {
+                // What was rescued from inside is owned by this nursery: somebody has to wait for it.
+                this.inner.orphan();
+            }
             if let (Err(payload), false) = (result, std::thread::panicking()) {
                 resume_unwind(payload);
             }
@@ -235,6 +248,7 @@ impl<F, B> LocalNurseryRun<'_, F, B>
 where
     B: Future,
     B::Output: TaskOutput,
+    ErrorOf<B>: fmt::Display + Send + Sync + 'static,
 {
     /// Gives the nursery a name, for reports and dumps.
     pub fn name(self, name: impl Into<Arc<str>>) -> Self {
@@ -310,6 +324,7 @@ impl<F, B> fmt::Debug for LocalNurseryRun<'_, F, B>
 where
     B: Future,
     B::Output: TaskOutput,
+    ErrorOf<B>: fmt::Display + Send + Sync + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalNurseryRun").field("children", &self.children.len()).finish_non_exhaustive()

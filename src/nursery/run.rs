@@ -333,7 +333,7 @@ where
     }
 
     /// The future was dropped: what is alive in it is cancelled and finds another owner (S26).
-    fn orphan(&mut self) {
+    pub(super) fn orphan(&mut self) {
         let node = Arc::clone(&self.branch.node);
         host::cancel(&node, Cause::new(CauseKind::Dropped));
         let owner = Ticket::nearest(&node);

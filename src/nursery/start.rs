@@ -83,15 +83,22 @@ impl<E> Gate<E> {
             Some(sender) => sender.send(end).err(),
             None => Some(end),
         };
-        let who = Subject::of_node(&self.node);
-        match back {
-            Some(Ended::Returned(Err(error))) => host::report(reporter, Event::Failed(who, error.to_string().into())),
-            Some(Ended::Panicked(payload)) => {
-                host::report(reporter, Event::Panicked(who, Panic::new(payload).message().into()));
-            }
-            Some(Ended::Returned(Ok(())) | Ended::Cut(_)) | None => {}
+        if let Some(end) = back {
+            report_end(&self.node, reporter, end);
         }
         Outcome::Lost // Nobody holds a handle on this child.
+    }
+}
+
+/// Reports the end of a child that the caller of `start` did not stay for.
+fn report_end<E: fmt::Display>(child: &Node, reporter: &Node, end: Ended<(), E>) {
+    let who = Subject::of_node(child);
+    match end {
+        Ended::Returned(Err(error)) => host::report(reporter, Event::Failed(who, error.to_string().into())),
+        Ended::Panicked(payload) => {
+            host::report(reporter, Event::Panicked(who, Panic::new(payload).message().into()));
+        }
+        Ended::Returned(Ok(())) | Ended::Cut(_) => {}
     }
 }
 
@@ -139,6 +146,8 @@ struct Run<V, E> {
     caller: Arc<Node>,
     value: oneshot::Receiver<V>,
     end: oneshot::Receiver<Ended<(), E>>,
+    /// What to do with an end that came and was never fetched.
+    unseen: fn(&Node, &Node, Ended<(), E>),
 }
 
 pub(super) fn start<V, E, F, O>(nursery: &Nursery<E>, info: Info, make: impl FnOnce(Started<V>) -> F) -> Start<V, E>
@@ -169,7 +178,7 @@ where
         let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
         let child = Child::new(fut, Arc::clone(&shared), frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&shared.node).spawn(child));
-        Some(Run { gate, caller, value: on_value, end: on_end })
+        Some(Run { gate, caller, value: on_value, end: on_end, unseen: report_end })
     };
     Start { state: None, begin: Some(Box::new(begin)), seat: Seat::default() }
 }
@@ -230,7 +239,7 @@ impl<V, E> Run<V, E> {
 
 impl<V, E> Drop for Start<V, E> {
     fn drop(&mut self) {
-        let Some(run) = self.state.take() else { return };
+        let Some(mut run) = self.state.take() else { return };
         let mut state = lock(&run.gate.state);
         let waiting = *state == State::Waiting;
         if waiting {
@@ -242,6 +251,11 @@ impl<V, E> Drop for Start<V, E> {
             // there as one that has started.
             host::cancel(&run.gate.node, Cause::new(CauseKind::Dropped));
             run.gate.node.reparent_from(&run.caller, &run.gate.home);
+        }
+        // Closed first: an end that comes from now on goes back to the child, which reports it.
+        run.end.close();
+        if let Ok(end) = run.end.try_recv() {
+            (run.unseen)(&run.gate.node, &run.gate.home, end);
         }
     }
 }

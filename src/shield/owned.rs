@@ -12,7 +12,7 @@ use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
 use super::rescue::{After, Carried, Rescued, Rest, hand_over};
-use crate::host::Frame;
+use crate::host::{Frame, Node};
 
 /// Runs `fut` to its end, whatever happens to the caller.
 ///
@@ -119,6 +119,11 @@ where
     pub fn on_rescued(mut self, take: impl FnOnce(F::Output) + Send + 'static) -> Self {
         self.after.on_rescued = Some(Box::new(take));
         self
+    }
+
+    /// Its node, until it has ended.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.body.as_ref().map(|body| body.node())
     }
 
     fn begin(&mut self) {

@@ -1,11 +1,16 @@
 //! The integration tests: one binary, a module for each concept.
 
+mod adversity;
 mod bad_use;
+mod finalizers;
 mod found_by_stress;
 mod interop;
+mod ownership;
+mod scopes;
 mod smoke;
 #[cfg(feature = "tracing")]
 mod spans;
+mod support;
 mod surface;
 mod test_macro;
 mod ui;
