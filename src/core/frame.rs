@@ -26,7 +26,8 @@ use super::task::TaskInfo;
 pub(crate) struct Frame<H> {
     under: Under<H>,
     /// True if somebody already waits for the task that polls this frame, so that a shield in it needs no live count of its own.
-    owned: bool,
+    /// Written by the poller, when the future of the frame has moved.
+    owned: AtomicBool,
     /// Who this is, if the frame is that of a whole task.
     task: Option<TaskInfo>,
     epoch: AtomicUsize,
@@ -92,7 +93,7 @@ impl<H> Frame<H> {
 
     /// A catch point inside another frame.
     pub(crate) fn of_frame(outer: Arc<Self>) -> Arc<Self> {
-        let owned = outer.owned;
+        let owned = outer.is_owned();
         Arc::new(Self::new(Under::Frame(outer), owned, None))
     }
 
@@ -112,7 +113,7 @@ impl<H> Frame<H> {
     fn new(under: Under<H>, owned: bool, task: Option<TaskInfo>) -> Self {
         Self {
             under,
-            owned,
+            owned: AtomicBool::new(owned),
             task,
             epoch: AtomicUsize::new(0),
             armed: AtomicBool::new(false),
@@ -176,7 +177,11 @@ impl<H> Frame<H> {
     }
 
     pub(crate) fn is_owned(&self) -> bool {
-        self.owned
+        self.owned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_owned(&self, owned: bool) {
+        self.owned.store(owned, Ordering::Relaxed);
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
