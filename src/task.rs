@@ -215,10 +215,10 @@ fn settled<T, E>(result: Result<Outcome<T, Arc<E>>, JoinError>) -> Outcome<T, Ar
 impl<T, E> Drop for Task<T, E> {
     fn drop(&mut self) {
         let Some(mut join) = self.join.take() else { return };
-        // The swap decides who reports: the task, if it ends after this; we, if it had ended.
-        let ended = self.task.info().abandon();
-        let Some(report) = self.unseen.filter(|_| ended) else { return };
-        // It marks its end as the last thing before it returns, so the wait is for a few instructions of another thread.
+        // The swap decides who reports: the task, if it ends after this; we, if it had settled.
+        let settled_before = self.task.info().abandon();
+        let Some(report) = self.unseen.filter(|_| settled_before) else { return };
+        // It settles as the last thing before it returns, so the wait is for a few instructions of another thread.
         loop {
             match Pin::new(&mut join).poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(result) => return report(&self.node, &self.task.frame, &settled(result)),
