@@ -132,7 +132,7 @@ impl fmt::Debug for WaitCancelled {
 /// # }
 /// ```
 pub fn catch_cancelled<F: Future>(fut: F) -> CatchCancelled<F> {
-    CatchCancelled { region: Region::new(fut, Cutting::Caught), seat: Seat::default() }
+    CatchCancelled { region: Region::new(fut, Cutting::Caught), seat: Seat::default(), over: false }
 }
 
 pin_project! {
@@ -146,6 +146,7 @@ pin_project! {
         #[pin]
         region: Region<F>,
         seat: Seat,
+        over: bool,
     }
 }
 
@@ -154,11 +155,15 @@ impl<F: Future> Future for CatchCancelled<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if *this.over {
+            return Poll::Pending;
+        }
         enter_inner(this.region.as_mut(), this.seat);
         let Poll::Ready(end) = this.region.poll(cx) else {
             this.seat.stay(cx);
             return Poll::Pending;
         };
+        *this.over = true;
         this.seat.leave();
         Poll::Ready(match end {
             End::Done(value) => Ok(value),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::{Handle, Id};
 
@@ -111,14 +111,17 @@ pub(crate) fn new_root(host: Host) -> Arc<Node> {
     Node::root(info, Arc::new(host))
 }
 
-fn roots() -> MutexGuard<'static, HashMap<Id, Arc<Node>>> {
-    static ROOTS: OnceLock<Mutex<HashMap<Id, Arc<Node>>>> = OnceLock::new();
+/// The roots by their runtimes. Each lives as long as its resident, or as a runner that wants its report: what is begun while
+/// the runtime drops its tasks still finds it.
+fn roots() -> MutexGuard<'static, HashMap<Id, Weak<Node>>> {
+    static ROOTS: OnceLock<Mutex<HashMap<Id, Weak<Node>>>> = OnceLock::new();
     lock(ROOTS.get_or_init(Mutex::default))
 }
 
 fn root_of(handle: Handle) -> Arc<Node> {
-    if let Some(root) = roots().get(&handle.id()) {
-        return Arc::clone(root);
+    let known = roots().get(&handle.id()).and_then(Weak::upgrade);
+    if let Some(root) = known {
+        return root;
     }
     let root = new_root(Host::new(Some(handle.clone())));
     install(&handle, root)
@@ -127,19 +130,24 @@ fn root_of(handle: Handle) -> Arc<Node> {
 /// Makes `root` the root of its runtime, unless there is one; gives back the one that counts.
 pub(crate) fn install(handle: &Handle, root: Arc<Node>) -> Arc<Node> {
     let id = handle.id();
-    let known = Arc::clone(roots().entry(id).or_insert_with(|| Arc::clone(&root)));
+    let known = {
+        let mut roots = roots();
+        roots.retain(|_, root| root.strong_count() > 0);
+        roots.entry(id).or_insert_with(|| Arc::downgrade(&root)).upgrade()
+    };
+    // None if it went between the two looks; then this one lives for its caller only.
+    let Some(known) = known else { return root };
     if Arc::ptr_eq(&known, &root) {
-        // The runtime drops its tasks when it ends, and this one takes the root along. No lock is held: a runtime that is
-        // gone already drops it here.
-        let resident = Resident { id, root };
+        // The runtime drops its tasks when it ends, and this one lets the root go. No lock is held: a runtime that is gone
+        // already drops it here.
+        let resident = Resident { root };
         drop(handle.spawn(async move { resident.keep().await }));
     }
     known
 }
 
-/// Lives on a runtime as long as that does: keeps the deadlines, and takes the root out of the list at the end.
+/// Lives on a runtime as long as that does: keeps the deadlines and the root.
 struct Resident {
-    id: Id,
     root: Arc<Node>,
 }
 
@@ -149,13 +157,6 @@ impl Resident {
             Some(host) => host.timers.keep().await,
             None => std::future::pending().await,
         }
-    }
-}
-
-impl Drop for Resident {
-    fn drop(&mut self) {
-        let root = roots().remove(&self.id);
-        drop(root);
     }
 }
 

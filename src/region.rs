@@ -153,14 +153,15 @@ impl<F: Future> Region<F> {
             Err(payload) => End::Panicked(payload),
         };
         Poll::Ready(match self.discard() {
-            Ok(()) => end,
-            Err(payload) => End::Panicked(payload),
+            // The first panic is the reason, whatever the destructors do after it.
+            Err(payload) if !matches!(end, End::Panicked(_)) => End::Panicked(payload),
+            Ok(()) | Err(_) => end,
         })
     }
 
     /// A poll that begins with the cancel visible.
     fn poll_cancelled(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        frame.begin();
+        frame.begin(!self.entry.is_tracked());
         let began_with_budget = has_budget_remaining();
         let (track, waker) = tracked(cx.waker());
         let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker), Some(Arc::clone(&track)));
@@ -170,17 +171,20 @@ impl<F: Future> Region<F> {
         let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
         entry.arm(cx.waker());
-        if !entry.grace.is_conclusive(began_with_budget) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        let held = frame.is_held_in_this_poll();
+        if held {
+            // What a hold uses up is not taken from the turn of the code after it.
+            entry.grace = Grace::default();
         }
-        match frame.judge(track.is_woken()) {
+        let conclusive = if held { has_budget_remaining() } else { entry.grace.is_conclusive(began_with_budget) };
+        let verdict = if held || conclusive { frame.judge(track.is_woken()) } else { Verdict::Probe };
+        match verdict {
             Verdict::Held | Verdict::Again => Poll::Pending,
-            Verdict::Probe => {
+            Verdict::Cut if conclusive => self.cut(frame),
+            Verdict::Cut | Verdict::Probe => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Verdict::Cut => self.cut(frame),
         }
     }
 

@@ -105,7 +105,7 @@ impl CancelScope {
             region: Region::new(fut, Cutting::Unwinds),
             branch: Branch::new(self.node),
             timeout: self.timeout,
-            unwinding: false,
+            over: false,
         }
     }
 }
@@ -123,7 +123,8 @@ pin_project! {
         region: Region<F>,
         branch: Branch,
         timeout: Option<Duration>,
-        unwinding: bool,
+        // It has returned, or it unwinds and never will.
+        over: bool,
     }
 }
 
@@ -132,7 +133,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if *this.unwinding {
+        if *this.over {
             return Poll::Pending;
         }
         if this.region.is_entered() {
@@ -142,23 +143,20 @@ impl<F: Future> Future for Scoped<F> {
             start_timers(&this.branch.node, *this.timeout);
         }
         let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
+        *this.over = true;
         this.branch.leave();
         Poll::Ready(match end {
             End::Done(value) => Ok(value),
             End::Panicked(payload) => resume_unwind(payload),
-            End::Cut(cut) => Err(ready!(absorb(cut, &this.branch.node, this.unwinding))),
+            End::Cut(cut) => Err(ready!(absorb(cut, &this.branch.node))),
         })
     }
 }
 
 /// Gives the cancel to `node` if it is the one that absorbs it; else the unwinding goes on outside, and this future never returns.
-pub(crate) fn absorb(cut: Cut, node: &Arc<Node>, unwinding: &mut bool) -> Poll<Cancelled> {
+pub(crate) fn absorb(cut: Cut, node: &Arc<Node>) -> Poll<Cancelled> {
     let absorbed = cut.absorber.is_none_or(|absorber| Arc::ptr_eq(&absorber, node));
-    if absorbed {
-        return Poll::Ready(Cancelled::new(cut.cause));
-    }
-    *unwinding = true;
-    Poll::Pending
+    if absorbed { Poll::Ready(Cancelled::new(cut.cause)) } else { Poll::Pending }
 }
 
 /// Lets the deadline of a node run from now on. The earlier of a deadline that was set and a relative timeout counts.

@@ -102,7 +102,11 @@ impl Branch {
     /// Follows the future if it has moved since the last poll.
     pub(crate) fn follow(&mut self) {
         if self.seat.has_moved() {
-            self.link(&current::branch(current::frame().as_ref()));
+            let outer = current::frame();
+            self.link(&current::branch(outer.as_ref()));
+            if let Some((frame, _)) = &self.frame {
+                frame.set_owned(outer.is_some_and(|outer| outer.is_owned()));
+            }
         }
     }
 

@@ -218,15 +218,15 @@ fn settled<T, E>(result: Result<Outcome<T, Arc<E>>, JoinError>) -> Outcome<T, Ar
 impl<T, E> Drop for Task<T, E> {
     fn drop(&mut self) {
         let Some(join) = self.join.take() else { return };
-        // The swap decides who reports: the task, if it ends after this; we, if it had ended.
-        let ended = self.task.info().abandon();
-        if let Some(report) = self.unseen.filter(|_| ended) {
+        // The swap decides who reports: the task, if it settles after this; we, if it had settled.
+        let settled_before = self.task.info().abandon();
+        if let Some(report) = self.unseen.filter(|_| settled_before) {
             report(join, &self.node, &self.task.frame);
         }
     }
 }
 
-/// Reports the outcome of a task that had ended when its handle was dropped.
+/// Reports the outcome of a task that had settled when its handle was dropped.
 fn report_ended<T, E>(mut join: JoinHandle<Outcome<T, Arc<E>>>, node: &Arc<Node>, frame: &Arc<Frame>)
 where
     T: Send + 'static,
@@ -236,7 +236,7 @@ where
     if let Poll::Ready(result) = look {
         return report_unseen(node, frame, &settled(result));
     }
-    // It has marked its end, and its thread is about to hand the outcome over.
+    // Its thread is about to hand the outcome over.
     let (reporter, frame) = (Arc::clone(node), Arc::clone(frame));
     if let Some(host) = node.host() {
         host.spawn(async move { report_unseen(&reporter, &frame, &settled(join.await)) });

@@ -27,7 +27,8 @@ use super::task::TaskInfo;
 pub(crate) struct Frame<H> {
     under: Under<H>,
     /// True if somebody already waits for the task that polls this frame, so that a shield in it needs no live count of its own.
-    owned: bool,
+    /// Written by the poller, when the future of the frame has moved.
+    owned: AtomicBool,
     /// Who this is, if the frame is that of a whole task.
     task: Option<TaskInfo>,
     epoch: AtomicUsize,
@@ -49,13 +50,23 @@ enum Under<H> {
 struct State {
     waker: Option<Waker>,
     /// Wakers of those holds that are not woken by the frame's own (a branch inside `FuturesUnordered`).
-    foreign: Slab<Waker>,
+    foreign: Slab<Foreign>,
     holds: usize,
     polled: usize,
     /// True once every hold was woken by the judge and none has been polled since.
     probed: bool,
+    /// True if the last hold that was polled was polled for the judge's wake. One more poll may come of that wake alone
+    /// (`FuturesUnordered` wakes itself after each full round), and proves nothing.
+    answered: bool,
     /// Polls in a row that ended with a wake outstanding and no hold polled.
     restless: usize,
+}
+
+/// The waker of a hold that has one of its own.
+struct Foreign {
+    waker: Waker,
+    /// True once the hold was polled, or woken by the judge, since the frame was cancelled.
+    told: bool,
 }
 
 /// After so many polls in a row that wake themselves and poll no hold, a hold counts as stale all the same: a branch that spins
@@ -83,7 +94,7 @@ impl<H> Frame<H> {
 
     /// A catch point inside another frame.
     pub(crate) fn of_frame(outer: Arc<Self>) -> Arc<Self> {
-        let owned = outer.owned;
+        let owned = outer.is_owned();
         Arc::new(Self::new(Under::Frame(outer), owned, None))
     }
 
@@ -103,7 +114,7 @@ impl<H> Frame<H> {
     fn new(under: Under<H>, owned: bool, task: Option<TaskInfo>) -> Self {
         Self {
             under,
-            owned,
+            owned: AtomicBool::new(owned),
             task,
             epoch: AtomicUsize::new(0),
             armed: AtomicBool::new(false),
@@ -167,17 +178,24 @@ impl<H> Frame<H> {
     }
 
     pub(crate) fn is_owned(&self) -> bool {
-        self.owned
+        self.owned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_owned(&self, owned: bool) {
+        self.owned.store(owned, Ordering::Relaxed);
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.node().is_cancelled()
     }
 
-    /// Begins a poll with the cancel visible.
-    pub(crate) fn begin(&self) {
+    /// Begins a poll with the cancel visible; `first`: the one before was not.
+    pub(crate) fn begin(&self, first: bool) {
         let mut state = self.state.lock();
         state.polled = 0;
+        if first {
+            state.foreign.iter_mut().for_each(|(_, foreign)| foreign.told = false);
+        }
         let next = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
         self.epoch.store(next, Ordering::Relaxed);
     }
@@ -189,17 +207,26 @@ impl<H> Frame<H> {
             return Verdict::Cut;
         }
         if state.polled > 0 {
-            (state.probed, state.restless) = (false, 0);
+            state.answered = std::mem::take(&mut state.probed);
+            state.restless = 0;
+            let untold = state.wakers(|foreign| !foreign.told);
+            drop(state);
+            untold.into_iter().for_each(Waker::wake);
             return Verdict::Held;
         }
         if woken && state.restless < RESTLESS_MAX {
             state.restless += 1;
             return Verdict::Again;
         }
+        if std::mem::take(&mut state.answered) {
+            return Verdict::Held;
+        }
         if std::mem::replace(&mut state.probed, true) {
             return Verdict::Cut;
         }
-        let foreign: Vec<Waker> = state.foreign.iter().map(|(_, waker)| waker.clone()).collect();
+        // The siblings of a hold may be polled before it, a few in each poll of the frame.
+        state.restless = 0;
+        let foreign = state.wakers(|_| true);
         drop(state);
         foreign.into_iter().for_each(Waker::wake);
         Verdict::Probe
@@ -238,8 +265,26 @@ impl<H> Frame<H> {
         self.lock().holds > 0
     }
 
+    /// True if a hold was polled since [`begin`](Self::begin) and is still live.
+    pub(crate) fn is_held_in_this_poll(&self) -> bool {
+        self.lock().polled > 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+impl State {
+    /// Takes note that some holds with wakers of their own are told, and gives those wakers.
+    fn wakers(&mut self, whose: impl Fn(&Foreign) -> bool) -> Vec<Waker> {
+        let chosen = self.foreign.iter_mut().map(|(_, foreign)| foreign).filter(|foreign| whose(foreign));
+        chosen
+            .map(|foreign| {
+                foreign.told = true;
+                foreign.waker.clone()
+            })
+            .collect()
     }
 }
 
@@ -322,7 +367,10 @@ impl<H> Hold<H> {
             state.polled += 1;
         }
         let old = self.foreign.take().map(|(key, _)| state.foreign.remove(key));
-        self.foreign = foreign.map(|(id, waker)| (state.foreign.insert(waker), id));
+        self.foreign = foreign.map(|(id, waker)| {
+            let told = epoch != 0;
+            (state.foreign.insert(Foreign { waker, told }), id)
+        });
         drop(state);
         drop(old);
         self.epoch = epoch;

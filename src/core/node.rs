@@ -481,10 +481,16 @@ impl<H> Node<H> {
         }
     }
 
+    /// True if a cancel of the parent is visible through this node. A shield that was raised too late, after something below it was
+    /// cut off for the sake of a node above it, is no shield for that (M3).
+    fn is_open(&self) -> bool {
+        !self.is_shielded() || self.has(PIERCED | UNWINDS)
+    }
+
     /// From this node upwards as far as a cancel is visible.
     fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
         std::iter::successors(Some(Arc::clone(self)), |node| {
-            let open = !node.is_shielded() || node.has(PIERCED);
+            let open = node.is_open();
             node.parent().filter(|parent| open && parent.is_cancelled())
         })
         .collect()
@@ -494,8 +500,7 @@ impl<H> Node<H> {
     /// cancel of its own. A flag that is on its way down from a change above makes this false for a moment.
     fn is_path(path: &[Arc<Self>], guards: &[MutexGuard<'_, Tree<H>>]) -> bool {
         let linked = path.windows(2).zip(guards.iter().rev()).all(|(pair, tree)| {
-            let open = !pair[0].is_shielded() || pair[0].has(PIERCED);
-            open && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1])) && pair[0].is_cancelled()
+            pair[0].is_open() && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1])) && pair[0].is_cancelled()
         });
         let own = REQUESTED | LATCHED | PIERCED;
         let outside = guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));

@@ -25,6 +25,8 @@ pub(crate) struct Traits {
 const ENDED: usize = 1;
 /// Set once by the handle, when it is dropped without having seen the end.
 const ABANDONED: usize = 1 << 1;
+/// Set once by the task, after its end was announced to all who wait: it runs no code of others any more.
+const SETTLED: usize = 1 << 2;
 
 impl TaskInfo {
     pub(crate) fn new(id: u64, info: Info, traits: Traits) -> Self {
@@ -53,8 +55,14 @@ impl TaskInfo {
         self.fate.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0
     }
 
-    /// Marks that the handle is gone. True if the task had ended by then, so that the handle has to report its outcome.
+    /// Marks that nothing but the return is left. True if the handle is gone, also if that was so at the end.
+    pub(crate) fn settle(&self) -> bool {
+        self.fate.fetch_or(SETTLED, Ordering::AcqRel) & ABANDONED != 0
+    }
+
+    /// Marks that the handle is gone. True if the task had settled by then, so that the handle has to report its outcome. Before
+    /// that the task does: the handle may be dropped by a waker that the end of the task wakes.
     pub(crate) fn abandon(&self) -> bool {
-        self.fate.fetch_or(ABANDONED, Ordering::AcqRel) & ENDED != 0
+        self.fate.fetch_or(ABANDONED, Ordering::AcqRel) & SETTLED != 0
     }
 }

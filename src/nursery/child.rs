@@ -136,8 +136,15 @@ impl<E: fmt::Display> Place<E> {
             }
         };
         let unseen = self.leave();
-        if unseen && self.shared.policy().handle_owns() {
+        let handle_owns = self.shared.policy().handle_owns();
+        if unseen && handle_owns {
             report_unseen(&self.shared.node, &self.frame, &outcome);
+        }
+        let Self { shared, frame, ticket, .. } = self;
+        drop(ticket);
+        let unseen_later = frame.task().is_some_and(TaskInfo::settle) && !unseen;
+        if unseen_later && handle_owns {
+            report_unseen(&shared.node, &frame, &outcome);
         }
         outcome
     }

@@ -79,6 +79,7 @@ impl Exposed {
             region: Region::new(fut, Cutting::Caught),
             branch: Branch::new(CoreNode::unbound(info, None, false)),
             exposed: self.clone(),
+            over: false,
         }
     }
 
@@ -109,6 +110,7 @@ pin_project! {
         region: Region<F>,
         branch: Branch,
         exposed: Exposed,
+        over: bool,
     }
 }
 
@@ -117,6 +119,9 @@ impl<F: Future> Future for ExposedRun<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if *this.over {
+            return Poll::Pending;
+        }
         if this.region.is_entered() {
             this.branch.follow();
         } else {
@@ -124,6 +129,7 @@ impl<F: Future> Future for ExposedRun<F> {
             this.exposed.open(&this.branch.node);
         }
         let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
+        *this.over = true;
         this.branch.leave();
         Poll::Ready(match end {
             End::Done(value) => Ok(value),
