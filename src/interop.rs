@@ -20,6 +20,10 @@ pub trait Adoptable {
     fn abort(&mut self);
 
     /// Waits for all tasks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses the values that it has collected so far; the tasks are not touched.
     fn join(&mut self) -> impl Future<Output = Result<Self::Output, JoinError>> + Send;
 }
 
@@ -117,7 +121,7 @@ mod token {
 
     /// Runs `fut` in a scope that is cancelled when `token` is, whether or not it is being polled then.
     ///
-    /// The future gives `Err` if that, or nothing outside, cut `fut` off.
+    /// The future gives `Err` if the token cut `fut` off. A cancel from outside is not taken for that.
     ///
     /// # Cancel safety
     ///
