@@ -121,11 +121,13 @@ mod token {
 
     /// Runs `fut` in a scope that is cancelled when `token` is, whether or not it is being polled then.
     ///
-    /// The future gives `Err` if the token cut `fut` off. A cancel from outside is not taken for that.
-    ///
     /// # Cancel safety
     ///
     /// Dropping it drops `fut` where it stands, as [`Scoped`](crate::Scoped) does.
+    ///
+    /// # Errors
+    ///
+    /// The future gives `Err` if the token cut `fut` off. A cancel from outside is not taken for that.
     #[track_caller]
     pub fn run_until_token<F: Future>(
         token: CancellationToken,

@@ -333,12 +333,15 @@ pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output 
 
 /// Runs `fut` for at most `length` from its first poll (trio's `fail_after`).
 ///
-/// The future gives [`Elapsed`] if it was cut off then. A cancel from outside is never taken for that. A shield inside `fut` is waited
-/// for, so this may take longer than `length`.
+/// A shield inside `fut` is waited for, so this may take longer than `length`.
 ///
 /// # Cancel safety
 ///
 /// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+///
+/// # Errors
+///
+/// The future gives [`Elapsed`] if `fut` was cut off then. A cancel from outside is never taken for that.
 #[doc(alias = "timeout")]
 #[doc(alias = "wait_for")]
 #[doc(alias = "with_timeout")]
