@@ -96,8 +96,7 @@ impl<E> Gate<E> {
     }
 }
 
-/// Lets a child that is begun with [`Nursery::start`] say that it is ready.
-#[doc(alias = "TaskStatus")]
+/// Given to a child that is begun with [`Nursery::start`]: it says that it is ready.
 pub struct Started<V> {
     value: oneshot::Sender<V>,
     open: Box<dyn FnOnce() -> bool + Send>,
