@@ -16,7 +16,7 @@ use crate::current::{Current, Enter};
 use crate::host::Frame;
 use crate::seat::Seat;
 
-/// What blocking work knows of its cancel.
+/// Tells blocking work whether it was cancelled; given to it by [`Nursery::spawn_blocking`](crate::Nursery::spawn_blocking).
 pub struct BlockingCx {
     frame: Arc<Frame>,
 }

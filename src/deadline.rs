@@ -158,7 +158,7 @@ pub enum EffectiveDeadline {
 /// Returns the earliest deadline of the scopes around this code, up to and including the innermost shield.
 ///
 /// To hand on to peers, as in a request's timeout header. "Already cancelled" and "none" are values of their own (trio's
-/// `current_effective_deadline`, T18).
+/// `current_effective_deadline`).
 pub fn current_deadline() -> EffectiveDeadline {
     let node = current::node();
     if node.is_cancelled() {

@@ -16,17 +16,26 @@ use crate::host::Frame;
 use crate::region::{Cutting, End, Region};
 use crate::seat::Seat;
 
-/// Returns true if the code that asks is cancelled: it ends at its next suspension that nothing holds.
+/// Returns whether the code that asks is cancelled.
 ///
-/// Does not yield. Outside of any scope, nursery or run it is false.
+/// If so, it ends at its next suspension that nothing holds. Does not yield. A shield around the code makes it false again. Outside
+/// of any scope, nursery or run it is false.
+#[doc(alias = "check_cancelled")]
 pub fn is_cancelled() -> bool {
     current::with(|current| current.is_some_and(|current| current.frame.is_cancelled()))
 }
 
 /// Yields to other tasks, and ends here if cancelled (trio's `checkpoint`).
 ///
-/// It is the one suspension that is exact: a cancel, or a deadline that has passed, never gets past it. In a frame that another
-/// branch holds (a shield beside it in `join!`) it only yields.
+/// It is the one suspension that is exact: no code runs past it after a cancel, or after a deadline that has passed. Elsewhere an
+/// operation that had already finished still gives its value first. In code that a sibling branch holds (a shield beside it in
+/// `join!`) it only yields.
+///
+/// # Cancel safety
+///
+/// Safe to drop: nothing is lost.
+#[doc(alias = "yield_now")]
+#[doc(alias = "throw_if_cancelled")]
 pub fn checkpoint() -> Checkpoint {
     Checkpoint { yielded: false }
 }
@@ -58,10 +67,15 @@ impl Future for Checkpoint {
     }
 }
 
-/// Completes when the code that waits is cancelled, with the cause.
+/// Waits until the code that waits is cancelled, and returns the cause.
 ///
-/// While it is pending it holds the frame, so it is always delivered before the region is dropped, also inside `select!`. What is
-/// awaited after it ends at its first suspension unless it is shielded.
+/// It is always delivered before the code around it is dropped, also inside `select!`. What is awaited after it ends at its first
+/// suspension, unless it is shielded. Outside of any scope, nursery or run it waits for ever. To look at a scope from elsewhere,
+/// use [`ScopeHandle::cancelled`](crate::ScopeHandle::cancelled).
+///
+/// # Cancel safety
+///
+/// Safe to drop and to make again: nothing is lost.
 ///
 /// # Examples
 ///
@@ -73,6 +87,7 @@ impl Future for Checkpoint {
 /// assert_eq!(why.unwrap().kind(), CauseKind::Deadline);
 /// # }
 /// ```
+#[doc(alias = "wait_cancelled")]
 pub fn cancelled() -> WaitCancelled {
     WaitCancelled { seat: Seat::default() }
 }
@@ -111,9 +126,14 @@ impl fmt::Debug for WaitCancelled {
     }
 }
 
-/// Runs `fut` and catches a cancel that cuts it off, so that the code after it runs on: to print, to undo, or to raise a shield
-/// and clean up. That code is still cancelled: its next suspension that nothing holds is the end of it (trio's
-/// `except Cancelled`).
+/// Runs `fut` and catches a cancel that cuts it off, so that the code after it runs on.
+///
+/// That code may print, undo, or raise a shield and clean up. It is still cancelled: its next suspension that nothing holds is the
+/// end of it (trio's `except Cancelled`; [`checkpoint`] stands for `raise`). A `fut` that ends in spite of the cancel gives `Ok`.
+///
+/// # Cancel safety
+///
+/// Dropping it drops `fut` where it stands, and catches nothing: a drop is not a cancel.
 ///
 /// # Examples
 ///
@@ -131,6 +151,8 @@ impl fmt::Debug for WaitCancelled {
 /// assert_eq!(done.await.unwrap(), "cleaned up");
 /// # }
 /// ```
+#[doc(alias = "except")]
+#[doc(alias = "CancelledError")]
 pub fn catch_cancelled<F: Future>(fut: F) -> CatchCancelled<F> {
     CatchCancelled { region: Region::new(fut, Cutting::Caught), seat: Seat::default(), over: false }
 }

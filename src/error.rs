@@ -118,8 +118,10 @@ impl<T, E> AbsorbCancel for Result<T, NurseryError<E>> {
     }
 }
 
-/// Everything that failed in a nursery, at least one; always all of them, so that one more never changes the type (trio's strict
-/// exception groups, T48).
+/// Everything that failed in a nursery: at least one failure, and always all of them.
+///
+/// So one failure more never changes the type (trio's strict exception groups).
+#[doc(alias = "ExceptionGroup")]
 #[derive(Debug)]
 pub struct Failures<E> {
     first: Failure<E>,

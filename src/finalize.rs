@@ -20,13 +20,18 @@ use crate::report::{Event, Subject};
 use crate::seat::Seat;
 use crate::shield::{Exposed, Shield, collect, shield, shield_with};
 
-/// Finalizers for any future.
+/// Gives finalizers to any future: clean-up that may await.
 pub trait FinalizeExt: Future + Sized {
     /// Runs `finalizer` if this future is cut off by a cancel, or dropped after its first poll.
     ///
     /// The finalizer is shielded; in a cancel it runs in place, before anything around it unwinds, and after a drop it is rescued.
-    /// Finalizers run from the innermost outwards, each after what was rescued from inside it (L14 to L17). Its panic never
-    /// replaces the end of the future; it is reported.
+    /// Finalizers run from the innermost outwards, each after what was rescued from inside it. A panic of the finalizer never
+    /// replaces the end of the future; it is reported. After a value or a panic the finalizer is dropped; see
+    /// [`finally`](Self::finally) for one that always runs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it after the first poll drops this future where it stands, and its value is lost; the finalizer runs.
     ///
     /// # Examples
     ///
@@ -43,6 +48,8 @@ pub trait FinalizeExt: Future + Sized {
     /// assert_eq!(started.elapsed(), Duration::from_secs(6));
     /// # }
     /// ```
+    #[doc(alias = "onCancel")]
+    #[doc(alias = "defer")]
     #[track_caller]
     fn on_cancel<C>(self, finalizer: C) -> Finalized<Self, C>
     where
@@ -52,7 +59,14 @@ pub trait FinalizeExt: Future + Sized {
     }
 
     /// Runs `finalizer` when this future has ended in any way: with a value, by a cancel, by a panic, or dropped after its first poll.
-    /// See [`on_cancel`](Self::on_cancel).
+    ///
+    /// The value is given when the finalizer has ended. For the rest see [`on_cancel`](Self::on_cancel).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it after the first poll drops this future where it stands, and its value is lost; the finalizer runs.
+    #[doc(alias = "guarantee")]
+    #[doc(alias = "ensuring")]
     #[track_caller]
     fn finally<C>(self, finalizer: C) -> Finalized<Self, C>
     where
@@ -64,7 +78,7 @@ pub trait FinalizeExt: Future + Sized {
 
 impl<F: Future> FinalizeExt for F {}
 
-/// Acquires a resource, uses it, and releases it exactly once if it was acquired, whatever happens (L12).
+/// Acquires a resource, uses it, and releases it exactly once if it was acquired, whatever happens.
 ///
 /// `acquire` is shielded; it gets the right to open its shield for the part that only waits. If the caller is dropped meanwhile, the
 /// rescue finishes it and then releases. `release` is a [finalizer](FinalizeExt::finally) of the use. The resource is cloned: make
@@ -73,6 +87,36 @@ impl<F: Future> FinalizeExt for F {}
 /// # Cancel safety
 ///
 /// Dropping it loses the value of the use; what was acquired is released.
+///
+/// # Examples
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use std::sync::atomic::{AtomicUsize, Ordering};
+/// # use std::time::Duration;
+/// # use testudo::{bracket, drain};
+/// # use tokio::time::{sleep, timeout};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// # const SECOND: Duration = Duration::from_secs(1);
+/// let open = Arc::new(AtomicUsize::new(0));
+/// let connection = bracket(
+///     |_exposed| async move {
+///         open.fetch_add(1, Ordering::Relaxed);
+///         open
+///     },
+///     |_open| sleep(60 * SECOND),
+///     |open| async move {
+///         sleep(SECOND).await; // says goodbye
+///         open.fetch_sub(1, Ordering::Relaxed);
+///         assert_eq!(open.load(Ordering::Relaxed), 0);
+///     },
+/// );
+/// assert!(timeout(SECOND, connection).await.is_err()); // dropped half-way
+/// assert!(drain(60 * SECOND).await.is_clean()); // and released
+/// # }
+/// ```
+#[doc(alias = "acquire_release")]
+#[doc(alias = "with_resource")]
 #[track_caller]
 pub fn bracket<R, A, U, C>(
     acquire: impl FnOnce(Exposed) -> A,

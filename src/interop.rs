@@ -20,6 +20,10 @@ pub trait Adoptable {
     fn abort(&mut self);
 
     /// Waits for all tasks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses the values that it has collected so far; the tasks are not touched.
     fn join(&mut self) -> impl Future<Output = Result<Self::Output, JoinError>> + Send;
 }
 
@@ -123,7 +127,7 @@ mod token {
     ///
     /// # Errors
     ///
-    /// If the token's cancel cut `fut` off.
+    /// The future gives `Err` if the token cut `fut` off. A cancel from outside is not taken for that.
     #[track_caller]
     pub fn run_until_token<F: Future>(
         token: CancellationToken,

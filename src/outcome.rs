@@ -12,6 +12,8 @@ use crate::host::lock;
 ///
 /// A cancel is neither a value nor an error, so it can not be taken for a crash, nor a crash for it (cats-effect's `Outcome`; in
 /// Tokio, `JoinError` is both).
+#[doc(alias = "JoinError")]
+#[doc(alias = "Exit")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an outcome may hold an error or a panic that nobody has looked at"]
 pub enum Outcome<T, E> {

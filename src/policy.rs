@@ -2,7 +2,9 @@
 
 /// What a nursery does when a child, or its body, ends.
 ///
-/// A cancel is never a failure (L30), under any policy, and every child is awaited, whatever the policy.
+/// A cancel is never a failure, under any policy, and every child is awaited, whatever the policy.
+#[doc(alias = "supervisor")]
+#[doc(alias = "return_exceptions")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Policy {
@@ -12,7 +14,9 @@ pub enum Policy {
     /// A child's error or panic is its handle's business alone; one that nobody looks at is reported. An error of the body
     /// cancels the children.
     Supervise,
-    /// The first child that succeeds cancels all the others. The nursery fails only if none has.
+    /// The first child that succeeds cancels all the others; then only the handles show the errors of those. The nursery fails if
+    /// none has succeeded. A panic cancels all and goes on, as under [`FailFast`](Self::FailFast).
+    #[doc(alias = "race")]
     FirstSuccess,
     /// Nobody is cancelled; the nursery returns every error and every panic as failures.
     Collect,

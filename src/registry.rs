@@ -28,6 +28,8 @@ use crate::task::{Task, TaskId, TaskRef};
 /// # Panics
 ///
 /// Outside of a run, and after its end.
+#[doc(alias = "create_task")]
+#[doc(alias = "start_soon")]
 #[track_caller]
 pub fn spawn<F>(fut: F) -> Task<<F::Output as TaskOutput>::Value, <F::Output as TaskOutput>::Error>
 where
@@ -40,6 +42,9 @@ where
 }
 
 /// Returns the nursery that the run itself is: where [`spawn`] puts its tasks, for names and other options.
+///
+/// Its policy is [`Supervise`](Policy::Supervise), and each call may choose another error type. Cancelling it cancels everything that
+/// is not shielded, main included.
 ///
 /// # Panics
 ///
@@ -62,7 +67,7 @@ fn root() -> Arc<Node> {
 
 /// Returns all tasks of this run, or of this runtime if there is no run, in the order in which they began.
 ///
-/// Main is one of them. The runner's own are not.
+/// Main is one of them. The runner's own are not, nor are tasks that were begun with `tokio::spawn`.
 pub fn all_tasks() -> Vec<TaskRef> {
     tasks_of(below(&root()).1)
 }
@@ -80,7 +85,7 @@ pub fn current_task() -> Option<TaskRef> {
     current::task().and_then(TaskRef::new)
 }
 
-/// Returns all tasks of that name. Names need not be unique.
+/// Returns all tasks of that name that have not ended. Names need not be unique.
 pub fn find(name: &str) -> Vec<TaskRef> {
     all_tasks().into_iter().filter(|task| &*task.name() == name).collect()
 }

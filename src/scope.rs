@@ -27,6 +27,10 @@ use crate::seat::Branch;
 /// It is the future of [`run`](Self::run) that is the region, so scopes nest as futures do and can not be left in the wrong
 /// order (trio's `CancelScope`, but mis-nesting does not compile).
 ///
+/// Compared with a `CancellationToken`: (1) code inside a scope ends without looking at anything, at a suspension; (2) the scope has
+/// a deadline, a shield and a cause; (3) whoever waits for the scope knows that the code inside has ended, clean-up included; (4)
+/// its cancel is seen by everything inside, not only by what was given a child token.
+///
 /// # Examples
 ///
 /// ```
@@ -42,6 +46,8 @@ use crate::seat::Branch;
 /// assert_eq!(error.cause().reason(), Some("found it elsewhere"));
 /// # }
 /// ```
+#[doc(alias = "CancellationToken")]
+#[doc(alias = "timeout_scope")]
 #[derive(Debug)]
 #[must_use = "a scope does nothing until `run` is awaited"]
 pub struct CancelScope {
@@ -76,15 +82,16 @@ impl CancelScope {
         self
     }
 
-    /// Cancels the scope `length` after it was entered (not after it was made: trio's T12). One that lies beyond the end of the
-    /// clock is none. With a deadline as well, the earlier counts.
+    /// Cancels the scope `length` after it was entered, which is the first poll of its run, not its making. A length beyond the end
+    /// of the clock is none. With a deadline as well, the earlier counts.
     pub fn timeout(mut self, length: Duration) -> Self {
         self.timeout = Some(length);
         self
     }
 
-    /// Holds off the cancels of scopes outside; its own cancel and deadline still work. A shield that lasts for the whole
-    /// scope and survives its drop is [`shield`](crate::shield()).
+    /// Sets whether the scope holds off the cancels outside; its own cancel and deadline still work.
+    ///
+    /// It does not survive its drop, and has no budget but its deadline; [`shield`](crate::shield()) does, and has.
     pub fn shielded(self, shielded: bool) -> Self {
         self.node.set_shielded(shielded);
         self
@@ -97,9 +104,14 @@ impl CancelScope {
 
     /// Runs `fut` inside the scope.
     ///
-    /// The future gives `Err` only if `fut` was really cut off: a body that ended in spite of a cancel returns its value (T9). If
+    /// The future gives `Err` only if `fut` was really cut off: a body that ended in spite of a cancel returns its value. If
     /// a scope outside is cancelled as well, without a shield between the two, then that one gives the `Err`, and this future
-    /// does not return at all (T40).
+    /// does not return at all: the code after it is dropped, as by an exception that passes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops `fut` where it stands. Started shields and finalizers in it are rescued, the children of its
+    /// nurseries are adopted; everything else in it is lost.
     pub fn run<F: Future>(self, fut: F) -> Scoped<F> {
         Scoped {
             region: Region::new(fut, Cutting::Unwinds),
@@ -175,6 +187,7 @@ impl<F> fmt::Debug for Scoped<F> {
 }
 
 /// A handle on a cancel scope, from inside or outside, in any thread. Clones are the same scope.
+#[doc(alias = "CancellationToken")]
 #[derive(Clone)]
 pub struct ScopeHandle {
     node: Arc<Node>,
@@ -187,12 +200,12 @@ impl ScopeHandle {
 
     /// Cancels everything inside. True if this was the first request; the reasons of later ones are kept behind the first.
     ///
-    /// Before the run it takes effect at the first suspension inside (T3), after it on nothing. There is no way back.
+    /// Before the run it takes effect at the first suspension inside, after it on nothing. There is no way back.
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
         host::cancel(&self.node, current::request(reason.into()))
     }
 
-    /// Moves the deadline; `None` takes it away. One that has passed cancels at once, and one that has fired stays fired (T16).
+    /// Moves the deadline; `None` takes it away. One that has passed cancels at once, and one that has fired stays fired.
     pub fn set_deadline(&self, at: Option<Instant>) {
         deadline::set(&self.node, at.map(clock::ticks));
     }
@@ -202,8 +215,10 @@ impl ScopeHandle {
         self.node.deadline().map(clock::instant)
     }
 
-    /// Raises or lowers the shield. Raising it un-cancels what is inside and has not been cut off yet; lowering it below a
-    /// cancelled scope cancels at once (T6, T25).
+    /// Raises or lowers the shield, while the scope runs if you like.
+    ///
+    /// Raising it takes the cancel of a scope outside away from what has not been cut off yet; lowering it below a cancelled scope
+    /// cancels at once.
     pub fn set_shielded(&self, shielded: bool) {
         self.node.set_shielded(shielded);
     }
@@ -219,7 +234,8 @@ impl ScopeHandle {
     }
 
     /// True once this scope itself was told to cancel, by a call or by its deadline; it never becomes false again. Looks at
-    /// the clock: a deadline that has passed counts even if nothing has noticed it yet (T8).
+    /// the clock: a deadline that has passed counts even if nothing has noticed it yet.
+    #[doc(alias = "cancel_called")]
     pub fn cancel_requested(&self) -> bool {
         if !self.node.is_requested() && self.node.deadline().is_some() {
             deadline::check(&self.node, clock::now());
@@ -237,8 +253,12 @@ impl ScopeHandle {
         self.node.causes()
     }
 
-    /// Completes when the scope is cancelled; for looking from outside. Inside it, [`cancelled`](crate::cancelled()) is the
-    /// one that is always delivered.
+    /// Waits until the scope is cancelled, and returns the cause; for looking from outside. Inside it,
+    /// [`cancelled`](crate::cancelled()) is the one that is always delivered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop and to make again: nothing is lost.
     pub fn cancelled(&self) -> ScopeCancelled {
         ScopeCancelled { node: Arc::clone(&self.node), key: None }
     }
@@ -297,9 +317,12 @@ impl Drop for ScopeCancelled {
 
 /// Runs `fut` for at most `length` from its first poll; `None` if it was cut off then (trio's `move_on_after`).
 ///
+/// A shield inside `fut` is waited for, so this may take longer than `length`; `tokio::time::timeout` drops instead.
+///
 /// # Cancel safety
 ///
 /// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+#[doc(alias = "timeout")]
 #[track_caller]
 pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Option<F::Output>> {
     let run = CancelScope::new().timeout(length).run(fut);
@@ -308,13 +331,18 @@ pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output 
 
 /// Runs `fut` for at most `length` from its first poll (trio's `fail_after`).
 ///
+/// A shield inside `fut` is waited for, so this may take longer than `length`.
+///
 /// # Cancel safety
 ///
 /// Dropping it drops `fut` where it stands, as [`Scoped`] does.
 ///
 /// # Errors
 ///
-/// [`Elapsed`] if it was cut off then. A cancel from outside is never taken for that (L38).
+/// The future gives [`Elapsed`] if `fut` was cut off then. A cancel from outside is never taken for that.
+#[doc(alias = "timeout")]
+#[doc(alias = "wait_for")]
+#[doc(alias = "with_timeout")]
 #[track_caller]
 pub fn fail_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
     let run = CancelScope::new().timeout(length).run(fut);

@@ -71,8 +71,10 @@ impl TaskRef {
         self.info().has_ended()
     }
 
-    /// Cancels this task alone, with everything opened in it. True if it was still possible: the task had not ended. A task that is
-    /// shielded, or that catches its cancel, goes on all the same.
+    /// Cancels this task alone, with everything opened in it. True if it was still possible: the task had not ended.
+    ///
+    /// It does not wait. A shield inside the task holds it off, and a task that catches its cancel runs on to its next suspension.
+    #[doc(alias = "abort")]
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
         if self.is_finished() {
             return false;
@@ -117,10 +119,14 @@ impl std::hash::Hash for TaskRef {
     }
 }
 
-/// A task that its nursery owns; the future of its [`Outcome`].
+/// A handle on a task that its nursery owns; the future of its [`Outcome`].
 ///
-/// An error is shared (`Arc`) with the nursery that returns it. Under [`Policy::Supervise`] the handle is the only owner; an
-/// error or panic that it never looks at is reported.
+/// An error is shared (`Arc`) with the nursery that returns it, and awaiting the handle does not change what the nursery does about
+/// it. Under [`Policy::Supervise`], and for [`spawn`](crate::spawn()), the handle is the only owner; an error or panic that it
+/// never looks at is reported.
+///
+/// Compared with a `JoinHandle`: it gives an [`Outcome`], in which a cancel is no error; its drop does not detach the task; and
+/// [`cancel`](Self::cancel) is not an abort: the task is polled once more, and its shields and finalizers run.
 ///
 /// # Cancel safety
 ///
@@ -130,6 +136,9 @@ impl std::hash::Hash for TaskRef {
 /// # Drop
 ///
 /// Dropping it neither cancels the task nor detaches it: the nursery owns it.
+#[doc(alias = "JoinHandle")]
+#[doc(alias = "Deferred")]
+#[doc(alias = "Fiber")]
 pub struct Task<T, E = Infallible> {
     join: Option<JoinHandle<Outcome<T, Arc<E>>>>,
     task: TaskRef,
@@ -175,8 +184,8 @@ impl<T, E> Task<T, E> {
         self.task.cancel(reason)
     }
 
-    /// Cancels this task now, and gives the future of its outcome: awaiting it waits for all of its clean-up (L22). The request
-    /// has been made even if that future is dropped (L27).
+    /// Cancels this task now, and gives the handle back as the future of its outcome: awaiting it waits for all of its clean-up. The
+    /// request has been made even if it is never awaited.
     #[must_use = "without an `await` this is `cancel`"]
     pub fn cancel_and_wait(self, reason: impl Into<Cow<'static, str>>) -> Self {
         self.cancel(reason);

@@ -27,9 +27,9 @@ pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Runs an `async fn` as a test under the rules of `testudo`.
 ///
-/// The function becomes a plain `#[test]` that runs the body on a runtime of its own, and waits
-/// for every task and started shield before it ends. The body may return `()` or a `Result`.
-/// Attributes, such as `#[should_panic]`, and documentation stay on the function.
+/// The function becomes a plain `#[test]` that runs the body as the main task on a runtime of its
+/// own. The body may return whatever a `#[test]` may. Attributes, such as `#[should_panic]`, and
+/// documentation stay on the function.
 ///
 /// Options, each as `name = value`, separated by commas:
 ///

@@ -8,7 +8,8 @@ use super::sync::Arc;
 /// Why something was cancelled: what kind of event it was, the reason that was given, and the task that asked.
 ///
 /// The first cause of a node wins and is never overwritten; later ones are kept behind it. A node that is cancelled because
-/// its parent is shows the parent's cause (trio's `CancelReason`, rule T72; Go's `context.Cause`).
+/// its parent is shows the parent's cause (trio's `CancelReason`; Go's `context.Cause`).
+#[doc(alias = "CancelReason")]
 #[derive(Clone)]
 pub struct Cause(Arc<Inner>);
 

@@ -31,10 +31,20 @@ use crate::region::{Cutting, Region};
 use crate::scope::ScopeHandle;
 use crate::task::TaskRef;
 
-/// Runs `body` with a nursery whose children are polled in this task and may borrow from outside it (S27).
+/// Runs `body` with a nursery whose children are polled in this task and may borrow from outside it.
 ///
-/// The children are concurrent, not parallel. Everything else is as in [`nursery`](crate::nursery()), but for the drop: the children
-/// borrow, so nobody can adopt them, and they are dropped with the future.
+/// The children are concurrent, not parallel, and need not be `Send`. They end, fail and are cancelled as in
+/// [`nursery`](crate::nursery()). The difference is the drop: the children borrow, so nobody can adopt them, and they are dropped with
+/// the future. So prefer `nursery` where nothing has to be borrowed.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the body and all children where they stand. Started owned shields and finalizers in them are rescued;
+/// everything else is lost.
+///
+/// # Panics
+///
+/// The future goes on with the first panic of the body or a child, when all have ended, unless the [`Policy`] says otherwise.
 ///
 /// # Examples
 ///
@@ -53,6 +63,7 @@ use crate::task::TaskRef;
 /// assert_eq!(*lengths.borrow(), [2, 2]);
 /// # }
 /// ```
+#[doc(alias = "scoped")]
 #[track_caller]
 pub fn nursery_local<'env, F, B>(body: F) -> LocalNurseryRun<'env, F, B>
 where

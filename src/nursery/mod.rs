@@ -33,11 +33,22 @@ use crate::report::{Event, Subject};
 use crate::scope::ScopeHandle;
 use crate::task::Task;
 
-/// A handle on a nursery, for its body and its children: a cheap clone, `'static`, for any thread.
+/// A handle on a nursery, for its body and its children. Clones are cheap, `'static`, and the same nursery.
 ///
-/// Against the neighbours: (1) a `JoinSet` aborts its tasks when it is dropped and does not wait; a nursery is a future, waits, and
-/// hands its children to an owner if it is dropped itself. (2) A `TaskTracker` only counts. (3) `tokio::spawn` gives nobody the
-/// duty to wait.
+/// A handle does not keep the nursery open: it ends when its body and all its children have ended.
+///
+/// Compared with its neighbours:
+///
+/// 1. A `JoinSet` aborts its tasks when it is dropped and waits for none. A nursery is a future that waits, and hands its children
+///    to another owner if it is dropped itself. This is the important one: no task is ever without somebody who waits for it.
+/// 2. A `JoinSet` gives results to whoever asks for the next one; an error that nobody fetches is lost. A nursery returns all errors,
+///    and cancels the other children at the first.
+/// 3. A `TaskTracker` counts, and leaves cancelling to a token that each task has to look at.
+/// 4. `tokio::spawn` gives nobody the duty to wait.
+#[doc(alias = "TaskGroup")]
+#[doc(alias = "JoinSet")]
+#[doc(alias = "TaskTracker")]
+#[doc(alias = "Switch")]
 pub struct Nursery<E> {
     shared: Arc<Shared<E>>,
 }
@@ -152,12 +163,16 @@ where
     /// Begins a child and returns at once.
     ///
     /// The child always gets its first poll, also if the nursery is cancelled, so a shield that it raises before its first
-    /// suspension always holds (T31, S29). It is cancelled with the nursery, not with the place that spawns it (T46).
+    /// suspension always holds. It is cancelled with the nursery, not with the place that spawns it. It returns `()` or
+    /// `Result<_, E>`; the handle may be dropped.
     ///
     /// # Panics
     ///
     /// If the nursery has ended; [`try_spawn`](Self::try_spawn) gives the future back instead. If the nursery lives outside of a
     /// Tokio runtime.
+    #[doc(alias = "start_soon")]
+    #[doc(alias = "create_task")]
+    #[doc(alias = "fork")]
     #[track_caller]
     pub fn spawn<F>(&self, fut: F) -> TaskOf<F, E>
     where
@@ -205,7 +220,15 @@ where
     /// Begins a child and waits until it says that it has started; gives what it hands over then (trio's `start`).
     ///
     /// Until then the child runs under the scopes of the caller, and its error comes out of `start` alone; from then on it is
-    /// a child of this nursery, with everything that it has opened (T57 to T60).
+    /// a child of this nursery, with everything that it has opened. A start that is pending keeps the nursery open.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before the child has started cancels the child; the value that it would hand over is lost.
+    ///
+    /// # Panics
+    ///
+    /// The future panics with the panic of a child that has not started, and if the nursery lives outside of a Tokio runtime.
     ///
     /// # Examples
     ///
@@ -250,8 +273,11 @@ impl<E> Nursery<E> {
         Self { shared }
     }
 
-    /// Cancels the body and all children. True if this was the first request. Cancelling is no failure: a body that ends
-    /// all the same gives its value.
+    /// Cancels the body and all children. True if this was the first request.
+    ///
+    /// Cancelling is no failure: a body that ends all the same gives its value, one that was cut off makes the nursery end with
+    /// [`NurseryError::Cancelled`](crate::NurseryError::Cancelled).
+    #[doc(alias = "abort_all")]
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
         host::cancel(&self.shared.node, current::request(reason.into()))
     }
@@ -261,7 +287,7 @@ impl<E> Nursery<E> {
         ScopeHandle::new(Arc::clone(&self.shared.node))
     }
 
-    /// Returns how many children are alive, with pending starts and what the nursery has adopted; not the body.
+    /// Returns how many children are alive. Pending starts and what the nursery has adopted count as children, the body does not.
     pub fn len(&self) -> usize {
         let body = usize::from(!self.shared.body_ended.load(Ordering::Relaxed));
         self.shared.node.live.as_ref().map_or(0, |live| live.len().saturating_sub(body))
@@ -279,7 +305,7 @@ impl<E> fmt::Debug for Nursery<E> {
     }
 }
 
-/// A child that is being described; made by [`Nursery::task`].
+/// Options of a child that is not begun yet; made by [`Nursery::task`].
 #[must_use = "a described task does nothing until it is spawned"]
 pub struct TaskBuilder<'a, E> {
     nursery: &'a Nursery<E>,
@@ -299,20 +325,28 @@ where
         self
     }
 
-    /// A daemon does not keep its nursery open: when only daemons are left they are cancelled (L35). Its failure is a failure.
+    /// Makes the child a daemon, which does not keep its nursery open: when only daemons are left they are cancelled.
+    ///
+    /// The nursery still waits until they have ended, and the failure of a daemon is a failure.
+    #[doc(alias = "background")]
+    #[doc(alias = "fork_daemon")]
     pub fn daemon(mut self) -> Self {
         self.daemon = true;
         self
     }
 
-    /// The child is not cancelled by its nursery or by anything outside; its own cancel still works. For a stretch of work rather
-    /// than a whole task, and for a budget, use [`shield`](crate::shield()).
+    /// Sets whether the child holds off the cancels of its nursery and of everything outside; its own cancel still works.
+    ///
+    /// For a stretch of work rather than a whole task, and for a budget, use [`shield`](crate::shield()).
     pub fn shielded(mut self, shielded: bool) -> Self {
         self.shielded = shielded;
         self
     }
 
-    /// For blocking work: once cancelled, the nursery no longer waits for it. The thread runs on, and what it returns is dropped.
+    /// Lets a cancelled nursery leave blocking work behind. The thread runs on, and what it returns is dropped.
+    ///
+    /// It has no effect on a child that is a future.
+    #[doc(alias = "abandon_on_cancel")]
     pub fn abandon(mut self) -> Self {
         self.abandon = true;
         self

@@ -36,6 +36,14 @@ use crate::shield::hand_over;
 /// that cut its body off; [`NurseryError::Failed`] with *all* errors else. If a cancel from outside cut off the body or a child, it
 /// does not return: the unwinding goes on, and errors collected so far are reported.
 ///
+/// # Cancel safety
+///
+/// Dropping the future cancels the children; another owner adopts them and waits for them. The rest of the body is lost.
+///
+/// # Panics
+///
+/// The future goes on with the first panic of the body or a child, when all have ended, unless the [`Policy`] says otherwise.
+///
 /// # Examples
 ///
 /// ```
@@ -49,6 +57,9 @@ use crate::shield::hand_over;
 /// assert_eq!(sum.await.unwrap(), 3);
 /// # }
 /// ```
+#[doc(alias = "open_nursery")]
+#[doc(alias = "TaskGroup")]
+#[doc(alias = "coroutineScope")]
 #[track_caller]
 pub fn nursery<F, B>(body: F) -> NurseryRun<F, B>
 where
@@ -196,7 +207,7 @@ where
         self
     }
 
-    /// Holds off the cancels of scopes outside, from the body and all children.
+    /// Sets whether the body and all children are shielded from the cancels outside. The nursery's own cancel still works.
     pub fn shielded(self, shielded: bool) -> Self {
         self.inner.set_shielded(shielded);
         self

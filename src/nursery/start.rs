@@ -109,8 +109,9 @@ pub struct Started<V> {
 }
 
 impl<V> Started<V> {
-    /// Hands `value` to the caller of `start`, and becomes a child of the nursery, with everything that was opened so far. If the
-    /// caller has been cancelled by then it stays where it is, and is cancelled with it (T59).
+    /// Hands `value` to the caller of `start`; from now on the child belongs to the nursery, with everything that it has opened.
+    ///
+    /// If the caller has been cancelled by then, the child stays where it is, and is cancelled with it.
     pub fn started(self, value: V) {
         if (self.open)() {
             // A caller that is gone wants no value.

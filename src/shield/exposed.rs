@@ -23,7 +23,11 @@ use crate::seat::Branch;
 /// The way to write "wait for a connection, which may be cancelled; then use it, which must not be". What runs inside
 /// [`Exposed::run`] sees the cancels outside of *this* shield, and the drop of the caller as a cancel with cause
 /// [`Dropped`](crate::CauseKind::Dropped). It does not open any other shield: a callee that shields itself stays shielded
-/// (cats-effect's `poll`, laws L4 and L5b; in ZIO and GHC, `restore` opens too much).
+/// (as with cats-effect's `poll`; in ZIO and GHC, `restore` opens too much).
+///
+/// # Cancel safety
+///
+/// That of [`Shield`].
 ///
 /// # Examples
 ///
@@ -43,6 +47,9 @@ use crate::seat::Branch;
 /// assert_eq!(end.await.unwrap(), "nothing was begun");
 /// # }
 /// ```
+#[doc(alias = "uncancelable")]
+#[doc(alias = "uninterruptibleMask")]
+#[doc(alias = "poll")]
 #[track_caller]
 pub fn shield_with<F>(make: impl FnOnce(Exposed) -> F) -> Shield<F>
 where
@@ -71,7 +78,13 @@ impl Exposed {
     /// Runs `fut` where the cancels outside of the shield are seen. Gives `Err` if they cut it off; the code after it is
     /// shielded again.
     ///
-    /// Which shields lie between is looked at when it is first polled.
+    /// Whether another shield lies between is looked at when the future is first polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops `fut` where it stands.
+    #[doc(alias = "restore")]
+    #[doc(alias = "unmask")]
     #[track_caller]
     pub fn run<F: Future>(&self, fut: F) -> ExposedRun<F> {
         let info = Info::new(Kind::Exposed, Location::caller(), clock::now());

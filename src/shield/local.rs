@@ -18,6 +18,10 @@ use super::rescue::{After, Rescued};
 /// Like [`shield`](crate::shield()), but a rescue stays on its thread: a task of the `LocalSet`, begun when the shield is first
 /// pending, waits for the rest (a destructor could not begin one). If the `LocalSet` is gone, the loss is reported.
 ///
+/// # Cancel safety
+///
+/// Dropping the future after its first poll loses only its value, as long as the `LocalSet` lives and is polled.
+///
 /// # Panics
 ///
 /// The future panics at its first poll outside of a `LocalSet` or `LocalRuntime`, with Tokio's words; and with the panic of `fut`.

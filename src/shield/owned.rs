@@ -27,6 +27,13 @@ use crate::host::{Frame, Node};
 /// **Task-locals** that were set outside are gone after a rescue, because the rest runs in another task; carry those that you need
 /// along with [`with_local`](Shield::with_local).
 ///
+/// For a future that borrows there is [`shield_scoped`](crate::shield_scoped()), for one that is not `Send`
+/// [`shield_local`](crate::shield_local()), and for one that has to be cancellable in parts [`shield_with`](crate::shield_with()).
+///
+/// # Cancel safety
+///
+/// Dropping the future after its first poll loses its value, not the work. Before that, nothing has begun.
+///
 /// # Panics
 ///
 /// With the panic of `fut`. The future panics if it is polled again after it has ended.
@@ -48,6 +55,12 @@ use crate::host::{Frame, Node};
 /// assert_eq!(is_done.await.unwrap(), "written");
 /// # }
 /// ```
+#[doc(alias = "uncancelable")]
+#[doc(alias = "uninterruptible")]
+#[doc(alias = "NonCancellable")]
+#[doc(alias = "shutdown_waits_for")]
+#[doc(alias = "protect")]
+#[doc(alias = "mask")]
 #[track_caller]
 pub fn shield<F>(fut: F) -> Shield<F>
 where
@@ -96,7 +109,10 @@ where
     ///
     /// The budget runs from the first moment at which something is held off, so a healthy shield may last as long as it likes. A
     /// shield around this one that runs out of budget ends this one as well. An end of budget is reported, never silent.
-    /// Without this call the budget is the runner's default, none outside of a run.
+    /// Without this call it is that of [`Runner::shield_budget`](crate::Runner::shield_budget), none outside of a run.
+    ///
+    /// A shield that is cut off by its budget has no value to give, so it does not return: its caller is cancelled or gone, and
+    /// unwinds from here.
     ///
     /// # Panics
     ///
@@ -115,7 +131,9 @@ where
         self
     }
 
-    /// Receives the value if the caller was dropped before it was there. Otherwise the value of a rescued shield is dropped.
+    /// Gives the value to `take` if the caller was dropped before it was there. Without this it is dropped then.
+    ///
+    /// It is not called for a shield that ended by a panic or by its budget; both are reported.
     pub fn on_rescued(mut self, take: impl FnOnce(F::Output) + Send + 'static) -> Self {
         self.after.on_rescued = Some(Box::new(take));
         self

@@ -18,11 +18,18 @@ use crate::report::{Event, Subject};
 ///
 /// It holds against cancel like [`shield`](crate::shield()): the caller stays here until `fut` has ended, and everything inside is
 /// covered. It can not survive its own drop (`select!`, `timeout`, `abort`), because what it borrows does not; if that happens
-/// half-way, it is reported as an error with name and place, and counted. Laws L1 to L10 hold under cancel; under drop none does.
+/// half-way, it is reported as an error with name and place, and counted. So everything that `shield` promises holds under a cancel,
+/// and nothing of it under a drop.
+///
+/// # Cancel safety
+///
+/// Dropping the future after its first poll loses the rest of the work. That is reported.
 ///
 /// # Panics
 ///
 /// With the panic of `fut`.
+#[doc(alias = "uncancelable")]
+#[doc(alias = "NonCancellable")]
 #[track_caller]
 pub fn shield_scoped<F: Future>(fut: F) -> ScopedShield<F> {
     ScopedShield { body: Body::new(fut) }
