@@ -526,6 +526,25 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     }
 }
 
+impl<H> Tree<H> {
+    /// Takes the references outwards.
+    fn let_go(&mut self) -> [Option<Arc<Node<H>>>; 3] {
+        [self.left.take(), self.parent.take().map(|(node, _)| node), self.outside.take().map(|(node, _)| node)]
+    }
+}
+
+/// The last reference to a node may hold the last one to what was around it, and so on outwards: not by recursion.
+impl<H> Drop for Node<H> {
+    fn drop(&mut self) {
+        let mut rest: Vec<_> = self.tree.lock().let_go().into_iter().flatten().collect();
+        while let Some(node) = rest.pop() {
+            if let Some(node) = Arc::into_inner(node) {
+                rest.extend(node.tree.lock().let_go().into_iter().flatten());
+            }
+        }
+    }
+}
+
 impl Info {
     /// Gives it a name; the first one stays.
     pub(crate) fn set_name(&self, name: Arc<str>) {
