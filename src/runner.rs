@@ -437,7 +437,7 @@ impl Control {
         let cause = Cause::with_reason(CauseKind::Stopped, signal.to_string().into());
         if let Some(hook) = &self.on_stop {
             // The panic hook has said it; the press counts all the same.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.inside(|| (hook.0)(&cause))));
+            drop(catch_unwind(AssertUnwindSafe(|| self.inside(|| (hook.0)(&cause)))));
         }
         self.report(Event::Stopping(signal.to_string().into()));
         self.root.cancel(cause);
@@ -459,7 +459,7 @@ impl Control {
             host.report(event);
         });
         if reporting.is_ok() {
-            let _ = is_done.recv_timeout(REPORT_MAX);
+            let _hung = is_done.recv_timeout(REPORT_MAX);
         }
     }
 
