@@ -25,6 +25,6 @@ async fn main() {
         }
     });
     // Cancelled or not: when the nursery has ended, all of its tasks have.
-    let _ = catch_cancelled(tasks).await;
+    drop(catch_cancelled(tasks).await);
     println!("everything has ended");
 }

@@ -131,10 +131,7 @@ fn a_spawn_after_the_run_is_refused() {
 #[test]
 fn a_nursery_outside_of_a_runtime_says_what_it_lacks() {
     let inside = |n: Nursery<Infallible>| async move { Ok(panic_of(|| n.spawn(async {}))) };
-    let text = match poll_once(pin!(nursery(inside))) {
-        Poll::Ready(Ok(text)) => text,
-        other => panic!("{other:?}"),
-    };
+    let Poll::Ready(Ok(text)) = poll_once(pin!(nursery(inside))) else { panic!("its body has ended") };
     check(&text, &["not polled on a Tokio runtime", "#[testudo::main]"]);
 }
 

@@ -1,10 +1,11 @@
 //! A child process whose lines and end a test waits for.
 
-use std::env;
+use std::{env, fs};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::Once;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,6 +119,7 @@ impl Proc {
     }
 
     fn start_unheard(command: &mut Command, mark: &'static str) -> (Self, ChildStderr) {
+        hear_interrupts();
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("can start");
         let out = lines(child.stdout.take().expect("piped"));
@@ -236,9 +238,24 @@ impl Proc {
 impl Drop for Proc {
     fn drop(&mut self) {
         // It has ended already, or ends now.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
+}
+
+/// A test run in the background of a shell ignores SIGINT, and children inherit that. What is caught here is at its default there.
+fn hear_interrupts() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        if ignored & 1 << (Signal::SIGINT as u64 - 1) != 0 {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("can build");
+            let _entered = runtime.enter();
+            drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).expect("can listen"));
+        }
+    });
 }
 
 fn actor<'a>(command: &'a mut Command, scene: &str) -> &'a mut Command {

@@ -63,7 +63,7 @@ fn actor() {
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // In one write: the harness around us prints as well. If nobody reads any more, the test is over.
-    let _ = out.write_all(format!("\n{MARK}{line}\n").as_bytes()).and_then(|()| out.flush());
+    drop(out.write_all(format!("\n{MARK}{line}\n").as_bytes()).and_then(|()| out.flush()));
 }
 
 fn read_line() -> String {
@@ -107,7 +107,7 @@ fn stopped() {
 fn wait_for(runner: Runner) -> ! {
     leave(runner.run_and_exit(async {
         spawn(async {
-            let _ = catch_cancelled(pending::<()>()).await;
+            drop(catch_cancelled(pending::<()>()).await);
             say("stopped");
         });
         stuck("payment");
@@ -226,7 +226,7 @@ fn busy() -> ! {
             spawn(async {
                 loop {
                     drop(testudo::all_tasks());
-                    let _ = testudo::cancel("nobody", "busy");
+                    drop(testudo::cancel("nobody", "busy"));
                     std::hint::black_box(is_cancelled());
                 }
             });
