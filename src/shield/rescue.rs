@@ -39,6 +39,15 @@ pub(crate) fn hand_over(host: &Host, rest: impl Future<Output = ()> + Send + 'st
     }
 }
 
+/// Has the finalizer around it, if there is one, wait for something that goes on elsewhere.
+pub(super) fn wait_for(rest: impl Future<Output = ()> + Send + 'static) {
+    let _ = COLLECTED.try_with(|collected| {
+        if let Some(collected) = collected.borrow_mut().as_mut() {
+            collected.push(Box::pin(rest));
+        }
+    });
+}
+
 /// Drops what is in a region where it stands, and gives back what was rescued from inside it.
 pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), Payload>) {
     let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
