@@ -13,4 +13,4 @@ pub use owned::{Shield, shield};
 pub use scoped::{ScopedShield, shield_scoped};
 
 pub(crate) use body::out_of_budget;
-pub(crate) use rescue::{collect, hand_over};
+pub(crate) use rescue::{Rest, collect, hand_over};

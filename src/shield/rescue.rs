@@ -15,7 +15,6 @@ use super::body::{Body, ShieldEnd};
 use crate::host::Host;
 use crate::nursery::Ticket;
 use crate::outcome::Panic;
-use crate::region::{Payload, Region};
 use crate::report::{Event, Subject};
 
 /// Something that goes on after its caller was dropped.
@@ -48,11 +47,11 @@ pub(super) fn wait_for(rest: impl Future<Output = ()> + Send + 'static) {
     });
 }
 
-/// Drops what is in a region where it stands, and gives back what was rescued from inside it.
-pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), Payload>) {
+/// Gives back what is rescued while `discard` drops something. It must not panic.
+pub(crate) fn collect<R>(discard: impl FnOnce() -> R) -> (Vec<Rest>, R) {
     let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
     let outer = swap(Some(Vec::new()));
-    let result = region.discard();
+    let result = discard();
     (swap(outer).unwrap_or_default(), result)
 }
 
