@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use pin_project_lite::pin_project;
 
 use crate::current;
@@ -18,7 +19,7 @@ use crate::outcome::Panic;
 use crate::region::{Cutting, End, Region};
 use crate::report::{Event, Subject};
 use crate::seat::Seat;
-use crate::shield::{Exposed, Shield, collect, shield, shield_with};
+use crate::shield::{Exposed, Rest, Shield, hand_over, shield, shield_with};
 
 /// Gives finalizers to any future: clean-up that may await.
 pub trait FinalizeExt: Future + Sized {
@@ -172,6 +173,8 @@ pin_project! {
         #[pin]
         region: Region<F>,
         seat: Seat,
+        // What was rescued from inside at the end: the finalizer has not begun as long as this is there.
+        before: Option<Rest>,
         finalizer: Option<Shield<C>>,
         end: Option<End<F::Output>>,
         when: When,
@@ -185,11 +188,15 @@ pin_project! {
         C: 'static,
     {
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
+            let mut this = this.project();
             if let Some(end) = this.end.take() {
-                // The finalizer has begun, and its shield rescues itself; a panic has nobody left who would go on with it.
+                // A panic has nobody left who would go on with it.
                 if let (End::Panicked(payload), Some(node)) = (end, this.finalizer.as_ref().and_then(Shield::node)) {
                     report_panic(node, payload);
+                }
+                // Without anything before it, the finalizer has begun, and its shield rescues itself.
+                if let (Some(before), Some(finalizer)) = (this.before.take(), this.finalizer.take()) {
+                    finalizer.launch(this.seat.frame(), vec![before]);
                 }
                 return;
             }
@@ -199,8 +206,8 @@ pin_project! {
             let Some(finalizer) = this.finalizer.take() else { return };
             // Not the seat's: outside of all frames there is none, and this thread may be outside of the runtime.
             let frame = this.region.frame().map(Arc::clone);
-            let (rescued, result) = collect(this.region);
-            finalizer.launch(frame.as_ref(), rescued);
+            let result = this.region.as_mut().discard();
+            finalizer.launch(frame.as_ref(), this.region.take_rests());
             this.seat.leave();
             if let (Err(payload), false) = (result, std::thread::panicking()) {
                 resume_unwind(payload);
@@ -216,8 +223,9 @@ where
 {
     fn new(fut: F, finalizer: Shield<C>, when: When) -> Self {
         Self {
-            region: Region::new(fut, Cutting::Unwinds),
+            region: Region::new(fut, Cutting::Unwinds).collecting(),
             seat: Seat::default(),
+            before: None,
             finalizer: Some(finalizer),
             end: None,
             when,
@@ -251,16 +259,26 @@ where
         }
         if this.end.is_none() {
             enter_inner(this.region.as_mut(), this.seat);
-            let Poll::Ready(end) = this.region.poll(cx) else {
+            let Poll::Ready(end) = this.region.as_mut().poll(cx) else {
                 this.seat.stay(cx);
                 return Poll::Pending;
             };
             if *this.when == When::Cancelled && !matches!(end, End::Cut(_)) {
                 *this.finalizer = None;
                 this.seat.leave();
+                hand_on(this.region.take_rests());
                 return give(end);
             }
             *this.end = Some(end);
+            let rests = this.region.take_rests();
+            *this.before = (!rests.is_empty()).then(|| join_all(rests).map(drop).boxed());
+        }
+        if let Some(before) = this.before {
+            if before.poll_unpin(cx).is_pending() {
+                this.seat.stay(cx);
+                return Poll::Pending;
+            }
+            *this.before = None;
         }
         let Some(finalizer) = this.finalizer else { return Poll::Pending };
         let poll = catch_unwind(AssertUnwindSafe(|| finalizer.poll_unpin(cx)));
@@ -273,6 +291,16 @@ where
         }
         *this.finalizer = None;
         this.end.take().map_or(Poll::Pending, give)
+    }
+}
+
+/// Gives what was rescued to its runtime, where no finalizer has to wait for it.
+fn hand_on(rests: Vec<Rest>) {
+    if rests.is_empty() {
+        return;
+    }
+    if let Some(host) = current::node().host() {
+        rests.into_iter().for_each(|rest| hand_over(host, rest));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Enter};
 use crate::host::{Frame, Node};
+use crate::shield::{Rest, collect};
 
 pin_project! {
     /// A future together with the frame that it is.
@@ -38,6 +39,8 @@ struct Entry {
     armed_with: Option<WakerId>,
     grace: Grace,
     cutting: Cutting,
+    /// What was rescued when the future was dropped, if somebody around it has to wait for that.
+    rests: Option<Vec<Rest>>,
 }
 
 /// What a cut means for what is around the region.
@@ -91,8 +94,18 @@ impl Grace {
 
 impl<F> Region<F> {
     pub(crate) fn new(fut: F, cutting: Cutting) -> Self {
-        let entry = Entry { slot: None, armed_with: None, grace: Grace::default(), cutting };
+        let entry = Entry { slot: None, armed_with: None, grace: Grace::default(), cutting, rests: None };
         Self { fut: Some(fut), entry }
+    }
+
+    /// Keeps what is rescued when the future is dropped, for [`take_rests`](Self::take_rests).
+    pub(crate) fn collecting(mut self) -> Self {
+        self.entry.rests = Some(Vec::new());
+        self
+    }
+
+    pub(crate) fn take_rests(self: Pin<&mut Self>) -> Vec<Rest> {
+        self.project().entry.rests.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Binds the region to its frame, at its first poll or when it has moved (M4).
@@ -114,8 +127,17 @@ impl<F> Region<F> {
     /// Drops the future where it stands. A panic in a destructor is handed back.
     pub(crate) fn discard(self: Pin<&mut Self>) -> Result<(), Payload> {
         let mut this = self.project();
-        let _inside = Enter::new(&mut this.entry.slot);
-        catch_unwind(AssertUnwindSafe(|| this.fut.set(None)))
+        let Entry { slot, rests, .. } = this.entry;
+        let _inside = Enter::new(slot);
+        let mut discard = || catch_unwind(AssertUnwindSafe(|| this.fut.set(None)));
+        match rests {
+            None => discard(),
+            Some(rests) => {
+                let (more, result) = collect(discard);
+                rests.extend(more);
+                result
+            }
+        }
     }
 }
 

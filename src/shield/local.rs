@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::body::{Body, ShieldEnd};
-use super::rescue::{After, Rescued};
+use super::rescue::{After, Rescued, wait_for};
 
 /// Shields a future that is not `Send`, inside a `LocalSet` or `LocalRuntime`.
 ///
@@ -42,8 +42,11 @@ where
 #[must_use = "a shield does nothing unless polled"]
 pub struct LocalShield<F: Future + 'static> {
     body: Option<Pin<Box<Body<F>>>>,
-    rescuer: Option<oneshot::Sender<Rescued<F>>>,
+    rescuer: Option<Rescuer<F>>,
 }
+
+/// Takes the rest, and something that is dropped when that has ended.
+type Rescuer<F> = oneshot::Sender<(Rescued<F>, oneshot::Sender<()>)>;
 
 impl<F: Future + 'static> LocalShield<F> {
     /// Gives the shield a name, for reports and dumps.
@@ -70,10 +73,10 @@ impl<F: Future + 'static> LocalShield<F> {
 }
 
 /// Begins the task that would take the rest.
-fn rescuer<F: Future + 'static>() -> oneshot::Sender<Rescued<F>> {
-    let (rescuer, rest) = oneshot::channel::<Rescued<F>>();
+fn rescuer<F: Future + 'static>() -> Rescuer<F> {
+    let (rescuer, rest) = oneshot::channel::<(Rescued<F>, _)>();
     drop(tokio::task::spawn_local(async move {
-        if let Ok(rest) = rest.await {
+        if let Ok((rest, _ended)) = rest.await {
             rest.await;
         }
     }));
@@ -109,8 +112,10 @@ impl<F: Future + 'static> Drop for LocalShield<F> {
         let Some(body) = self.body.take().filter(|body| body.is_running()) else { return };
         let rescued = Rescued::new(body, After::default());
         if let (Some(rescuer), true) = (self.rescuer.take(), rescued.has_owner()) {
+            let (ended, on_ended) = oneshot::channel();
+            wait_for(async move { drop(on_ended.await) });
             // Comes back if the `LocalSet` is gone, and says what was lost as it is dropped.
-            drop(rescuer.send(rescued));
+            drop(rescuer.send((rescued, ended)));
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::current::{Current, Enter};
 use crate::host::{self, Frame, Host, Node};
 use crate::nursery::Ticket;
 use crate::outcome::Panic;
-use crate::region::{Payload, Region};
 use crate::report::{Event, Subject};
 use crate::trace::Span;
 
@@ -41,16 +40,22 @@ pub(crate) fn hand_over(host: &Host, rest: impl Future<Output = ()> + Send + 'st
     }
 }
 
-/// Drops what is in a region where it stands, and gives back what was rescued from inside it.
-pub(crate) fn collect<F>(region: Pin<&mut Region<F>>) -> (Vec<Rest>, Result<(), Payload>) {
-    collecting(|| region.discard())
+/// Has the finalizer around it, if there is one, wait for something that goes on elsewhere.
+pub(super) fn wait_for(rest: impl Future<Output = ()> + Send + 'static) {
+    // A thread that is being torn down collects nothing.
+    let collecting = COLLECTED.try_with(|collected| {
+        if let Some(collected) = collected.borrow_mut().as_mut() {
+            collected.push(Box::pin(rest));
+        }
+    });
+    collecting.unwrap_or_default();
 }
 
-/// Gives back what `run` has handed over. It must not panic.
-fn collecting<R>(run: impl FnOnce() -> R) -> (Vec<Rest>, R) {
+/// Gives back what is rescued while `discard` drops something. It must not panic.
+pub(crate) fn collect<R>(discard: impl FnOnce() -> R) -> (Vec<Rest>, R) {
     let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
     let outer = swap(Some(Vec::new()));
-    let result = run();
+    let result = discard();
     (swap(outer).unwrap_or_default(), result)
 }
 
@@ -150,7 +155,7 @@ impl<F: Future> Rescued<F> {
     fn finish(&mut self, end: ShieldEnd<F::Output>, node: &Arc<Node>) {
         let owner = self.ticket.as_ref().map_or(node, Ticket::owner);
         let mut place = Some(Current::at(Frame::of_node(Arc::clone(owner), true)));
-        let (rest, ()) = collecting(|| {
+        let (rest, ()) = collect(|| {
             let _inside = Enter::new(&mut place);
             self.after.finish(end, node);
         });

@@ -177,6 +177,43 @@ async fn finalizer_waits_for_a_shield_that_was_kept_but_not_polled_when_the_canc
 }
 
 #[testudo::test(start_paused = true)]
+async fn shield_that_goes_with_a_future_that_has_ended_is_rescued_under_either_finalizer() {
+    let log = Log::default();
+    let holding = |what| {
+        let mut work = Box::pin(shield(slowly(log.clone(), what)));
+        std::future::poll_fn(move |cx| {
+            assert!(work.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(7)
+        })
+    };
+    assert_eq!(
+        holding("1").on_cancel(say(log.clone(), "on_cancel")).await,
+        7
+    );
+    assert!(drain(10 * S).await.is_clean());
+    assert_eq!(holding("2").finally(say(log.clone(), "finally")).await, 7);
+    assert!(drain(10 * S).await.is_clean());
+    assert_eq!(log.seen(), ["1", "2", "finally"]);
+}
+
+#[testudo::test(start_paused = true)]
+async fn drop_while_a_finalizer_waits_for_what_was_rescued_runs_it_after_that() {
+    let log = Log::default();
+    let work = shield(slowly(log.clone(), "shield"));
+    let work = async move {
+        let mut work = Box::pin(work);
+        assert!(is_pending(work.as_mut()).await);
+        pending::<()>().await;
+    };
+    let work = work.finally(say(log.clone(), "finally"));
+    let run = CancelScope::new().timeout(S / 4).run(work);
+    assert!(timeout(S / 2, run).await.is_err());
+    assert!(log.seen().is_empty());
+    assert!(drain(10 * S).await.is_clean());
+    assert_eq!(log.seen(), ["shield", "finally"]);
+}
+
+#[testudo::test(start_paused = true)]
 async fn finalizer_waits_for_the_children_of_a_nursery_dropped_inside_it() {
     let log = Log::default();
     let child = shield(slowly(log.clone(), "child"));
