@@ -420,8 +420,8 @@ impl<H> Node<H> {
         (nodes, tree.frames.iter().map(|(_, frame)| Arc::clone(frame)).collect())
     }
 
-    /// The outermost cancelled node that is visible from here without crossing a shield or a catch point, and fixes it: from now on, raising a
-    /// shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
+    /// The outermost cancelled node that is visible from here without crossing a shield or a catch point, and fixes it: from now
+    /// on, raising a shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
     pub(crate) fn latch(self: &Arc<Self>) -> Option<Arc<Self>> {
         loop {
             let path = self.visible_path();
