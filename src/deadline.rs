@@ -144,6 +144,17 @@ pub(crate) fn set(node: &Arc<Node>, at: Option<Ticks>) {
     host.timers.arm(node, at);
 }
 
+/// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more.
+pub(crate) fn follow(node: &Arc<Node>, from: Option<&Arc<Node>>, to: &Node) {
+    let Some(host) = to.host() else { return };
+    if from.and_then(|from| from.host()).is_some_and(|old| Arc::ptr_eq(old, host)) {
+        return;
+    }
+    if let Some(at) = node.deadline() {
+        host.timers.arm(node, at);
+    }
+}
+
 /// The time by which the code that asks will have been cancelled, as far as deadlines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EffectiveDeadline {

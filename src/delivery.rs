@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use crate::clock;
 use crate::core::cause::Cause;
+use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::current;
 use crate::deadline;
 use crate::error::Cancelled;
 use crate::host::Frame;
 use crate::region::{Cutting, End, Region};
-use crate::seat::Seat;
+use crate::seat::{Branch, Seat};
 
 /// Returns whether the code that asks is cancelled.
 ///
@@ -153,8 +155,12 @@ impl fmt::Debug for WaitCancelled {
 /// ```
 #[doc(alias = "except")]
 #[doc(alias = "CancelledError")]
+#[track_caller]
 pub fn catch_cancelled<F: Future>(fut: F) -> CatchCancelled<F> {
-    CatchCancelled { region: Region::new(fut, Cutting::Caught), seat: Seat::default(), over: false }
+    // A node of its own, so that the unwinding of a scope inside it is fixed to end here (M3).
+    let info = Info::new(Kind::Catch, Location::caller(), clock::now());
+    let branch = Branch::new(CoreNode::unbound(info, None, false));
+    CatchCancelled { region: Region::new(fut, Cutting::Caught), branch, over: false }
 }
 
 pin_project! {
@@ -167,7 +173,7 @@ pin_project! {
     pub struct CatchCancelled<F> {
         #[pin]
         region: Region<F>,
-        seat: Seat,
+        branch: Branch,
         over: bool,
     }
 }
@@ -180,13 +186,14 @@ impl<F: Future> Future for CatchCancelled<F> {
         if *this.over {
             return Poll::Pending;
         }
-        enter_inner(this.region.as_mut(), this.seat);
-        let Poll::Ready(end) = this.region.poll(cx) else {
-            this.seat.stay(cx);
-            return Poll::Pending;
-        };
+        if this.region.is_entered() {
+            this.branch.follow();
+        } else {
+            this.region.as_mut().enter(this.branch.enter());
+        }
+        let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
         *this.over = true;
-        this.seat.leave();
+        this.branch.leave();
         Poll::Ready(match end {
             End::Done(value) => Ok(value),
             End::Cut(cut) => Err(Cancelled::new(cut.cause)),
@@ -195,7 +202,7 @@ impl<F: Future> Future for CatchCancelled<F> {
     }
 }
 
-/// Binds a region without a node of its own to the frame in which it is polled.
+/// Binds a region without a node of its own (one with a finalizer) to the frame in which it is polled.
 pub(crate) fn enter_inner<F: Future>(region: Pin<&mut Region<F>>, seat: &Seat) {
     if region.is_entered() && !seat.has_moved() {
         return;

@@ -24,6 +24,7 @@ impl Subject {
         let what = match node.info.kind {
             Kind::Root => "root",
             Kind::Scope => "scope",
+            Kind::Catch => "catch point",
             Kind::Shield if node.is_rescued() => "rescued shield",
             Kind::Shield => "shield",
             Kind::Exposed => "exposed part",

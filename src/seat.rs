@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
+
 use crate::core::cause::{Cause, CauseKind};
 use crate::current::{self, Current};
+use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
@@ -101,12 +104,26 @@ impl Branch {
 
     /// Follows the future if it has moved since the last poll.
     pub(crate) fn follow(&mut self) {
-        if self.seat.has_moved() {
+        let outside = self.seat.frame().is_none() && self.is_on_another_runtime();
+        if self.seat.has_moved() || outside {
             let outer = current::frame();
-            self.link(&current::branch(outer.as_ref()));
+            let parent = current::branch(outer.as_ref());
+            let before = self.node.parent();
+            self.link(&parent);
+            deadline::follow(&self.node, before.as_ref(), &parent);
             if let Some((frame, _)) = &self.frame {
                 frame.set_owned(outer.is_some_and(|outer| outer.is_owned()));
             }
+        }
+    }
+
+    /// For a future outside of any frame, which has no frame that could tell.
+    fn is_on_another_runtime(&self) -> bool {
+        let parent = self.node.parent();
+        let home = parent.as_ref().and_then(|parent| parent.host()?.handle.as_ref());
+        match (home, Handle::try_current()) {
+            (Some(home), Ok(here)) => home.id() != here.id(),
+            (None, _) | (_, Err(_)) => false,
         }
     }
 

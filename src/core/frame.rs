@@ -42,7 +42,7 @@ enum Under<H> {
     Node(Arc<Node<H>>),
     /// That of its nursery, until somebody cancels the task alone or opens something in it.
     Task { home: Arc<Node<H>>, own: OnceLock<Arc<Node<H>>> },
-    /// That of the frame around it: a catch point is cut for the same reason, at an earlier place.
+    /// That of the frame around it: what has a finalizer is cut for the same reason, at an earlier place.
     Frame(Arc<Frame<H>>),
 }
 
@@ -92,7 +92,7 @@ impl<H> Frame<H> {
         Arc::new(Self::new(Under::Node(node), owned, None))
     }
 
-    /// A catch point inside another frame.
+    /// A region inside another frame that is judged by the same node.
     pub(crate) fn of_frame(outer: Arc<Self>) -> Arc<Self> {
         let owned = outer.is_owned();
         Arc::new(Self::new(Under::Frame(outer), owned, None))

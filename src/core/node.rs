@@ -53,6 +53,8 @@ pub(crate) struct Info {
 pub(crate) enum Kind {
     Root,
     Scope,
+    /// What unwinds inside it stops there, whatever is cancelled around it.
+    Catch,
     Shield,
     Exposed,
     Nursery,
@@ -459,8 +461,8 @@ impl<H> Node<H> {
         (nodes, tree.frames.iter().map(|(_, frame)| Arc::clone(frame)).collect())
     }
 
-    /// The outermost cancelled node that is visible from here without crossing a shield, and fixes it: from now on, raising a
-    /// shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
+    /// The outermost cancelled node that is visible from here without crossing a shield or a catch point, and fixes it: from now
+    /// on, raising a shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
     pub(crate) fn latch(self: &Arc<Self>) -> Option<Arc<Self>> {
         loop {
             let path = self.visible_path();
@@ -490,7 +492,7 @@ impl<H> Node<H> {
     /// From this node upwards as far as a cancel is visible.
     fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
         std::iter::successors(Some(Arc::clone(self)), |node| {
-            let open = node.is_open();
+            let open = node.is_open() && node.info.kind != Kind::Catch;
             node.parent().filter(|parent| open && parent.is_cancelled())
         })
         .collect()
@@ -503,8 +505,9 @@ impl<H> Node<H> {
             pair[0].is_open() && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1])) && pair[0].is_cancelled()
         });
         let own = REQUESTED | LATCHED | PIERCED;
+        let catches = path.last().is_some_and(|last| last.info.kind == Kind::Catch);
         let outside = guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
-        linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside))
+        linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside || catches))
     }
 }
 

@@ -137,10 +137,11 @@ impl<F: Future> Body<F> {
         }
         if !rescued {
             this.budget.watch(this.branch);
+            // Before the poll: what is seen of a shield in its first poll must find it counted.
+            count_in(this.ticket, this.branch);
         }
         let Poll::Ready(end) = this.region.poll(cx) else {
             if !rescued {
-                count_in(this.ticket, this.branch);
                 return this.branch.stay(cx);
             }
             return Poll::Pending;
