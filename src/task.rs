@@ -75,16 +75,7 @@ impl TaskRef {
     /// Cancels this task alone, with everything opened in it. True if it was still possible: the task had not ended. A task that is
     /// shielded, or that catches its cancel, goes on all the same.
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        if self.is_finished() {
-            return false;
-        }
-        self.frame.branch().cancel(Cause::requested(reason.into(), current::task_name()));
-        if self.is_finished() {
-            // It ended meanwhile, and may have left the tree before its node was there.
-            self.frame.close_task();
-            return false;
-        }
-        true
+        self.frame.cancel_task(|| Cause::requested(reason.into(), current::task_name()))
     }
 }
 

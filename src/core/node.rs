@@ -335,6 +335,11 @@ impl<H> Node<H> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
     }
 
+    /// The nodes around this one, from the inside outwards.
+    pub(crate) fn around(node: &Arc<Self>) -> impl Iterator<Item = Arc<Self>> + use<H> {
+        std::iter::successors(node.parent(), |node| node.parent())
+    }
+
     /// The cause that won, if this node is cancelled.
     pub(crate) fn cause(&self) -> Option<Cause> {
         if !self.is_cancelled() {

@@ -151,9 +151,9 @@ impl<E: fmt::Display> Place<E> {
 
     /// Takes the child out of the tree. True if its handle is gone.
     fn leave(&self) -> bool {
-        self.frame.close_task();
+        let unseen = self.frame.end_task();
         self.shared.node.remove_frame(self.key);
-        self.frame.task().is_some_and(TaskInfo::end)
+        unseen
     }
 
     fn lose(self) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
+use crate::core::node::Node as CoreNode;
 use crate::host::Node;
 
 /// One part of an owner that is alive, counted out when this is dropped.
@@ -22,12 +23,12 @@ impl Ticket {
 
     /// The same at the nearest open owner around `node`.
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
-        around(node).find_map(|owner| Self::at(&owner, Weight::Regular))
+        CoreNode::around(node).find_map(|owner| Self::at(&owner, Weight::Regular))
     }
 
     /// The same at the root.
     pub(crate) fn at_root(node: &Arc<Node>) -> Option<Self> {
-        around(node).last().and_then(|root| Self::at(&root, Weight::Regular))
+        CoreNode::around(node).last().and_then(|root| Self::at(&root, Weight::Regular))
     }
 
     /// The part that an owner counts in for itself when it is made.
@@ -38,10 +39,6 @@ impl Ticket {
     pub(crate) fn owner(&self) -> &Arc<Node> {
         &self.owner
     }
-}
-
-fn around(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-    std::iter::successors(node.parent(), |node| node.parent())
 }
 
 impl Drop for Ticket {
