@@ -64,8 +64,8 @@ struct Tree<H> {
     children: Slab<Arc<Node<H>>>,
     /// The frames that this node judges: the body of a scope, the tasks of a nursery.
     frames: Slab<Arc<Frame<H>>>,
-    /// Who waits for `cancelled()` from anywhere. A wake consumes the registration.
-    listeners: Slab<Waker>,
+    /// Who waits for `cancelled()` from anywhere. A wake takes the waker; the place stays with whoever got it.
+    listeners: Slab<Option<Waker>>,
     /// First the cause that won, then all later requests in their order.
     causes: Vec<Cause>,
     /// In ticks of the host. A deadline that has fired is a request, so it is sticky.
@@ -370,27 +370,23 @@ impl<H> Node<H> {
         drop(frame);
     }
 
-    /// Registers a waker for the next cancel, unless the node is cancelled already.
+    /// Registers a waker for the next cancel, unless the node is cancelled already. The place is kept until
+    /// [`unlisten`](Self::unlisten).
     pub(crate) fn listen(&self, waker: &Waker, key: &mut Option<usize>) -> bool {
         let waker = waker.clone();
         let mut tree = self.tree.lock();
         if self.is_cancelled() {
             return false;
         }
-        let old = match key.and_then(|key| tree.listeners.get_mut(key)) {
-            Some(slot) => Some(std::mem::replace(slot, waker)),
-            None => {
-                *key = Some(tree.listeners.insert(waker));
-                None
-            }
-        };
+        let key = *key.get_or_insert_with(|| tree.listeners.insert(None));
+        let old = tree.listeners[key].replace(waker);
         drop(tree);
         drop(old);
         true
     }
 
     pub(crate) fn unlisten(&self, key: usize) {
-        let waker = self.tree.lock().listeners.try_remove(key);
+        let waker = self.tree.lock().listeners.remove(key);
         drop(waker);
     }
 
@@ -401,8 +397,7 @@ impl<H> Node<H> {
         loop {
             let mut tree = self.tree.lock();
             if next == 0 {
-                // Keys stay valid: whoever unlistens finds its slot empty or not there.
-                wakers.extend(tree.listeners.drain());
+                wakers.extend(tree.listeners.iter_mut().filter_map(|(_, waker)| waker.take()));
             }
             let end = tree.frames.capacity().min(next + BATCH);
             wakers.extend((next..end).filter_map(|key| tree.frames.get(key)?.take_waker()));

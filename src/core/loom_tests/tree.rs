@@ -42,6 +42,29 @@ fn a_listener_that_goes_takes_no_other_with_it() {
     });
 }
 
+/// A shield that begins to hold a cancel off wakes its listeners, though it is not cancelled itself. Whoever waits again then must
+/// not take the place of another.
+#[test]
+fn two_listeners_that_are_woken_for_nothing_wait_on() {
+    model(|| {
+        let (top, node) = pair(shield);
+        let (_, waker) = Bell::new();
+        let mut key = listen(&node, &waker);
+        let cancel = spawn(&top, |top| assert!(top.cancel(cause())));
+        let other = spawn(&node, |node| {
+            let (bell, waker) = Bell::new();
+            (listen(node, &waker), bell)
+        });
+        node.listen(&waker, &mut key);
+        let (_, other) = join(other);
+        join(cancel);
+        node.listen(&waker, &mut key);
+        let woken_before = other.take();
+        assert!(node.cancel(cause()));
+        assert!(woken_before || other.take(), "its place was taken");
+    });
+}
+
 /// A node below a root.
 fn pair(below: fn(&Arc<Node>) -> Arc<Node>) -> (Arc<Node>, Arc<Node>) {
     let top = root();
