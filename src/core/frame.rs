@@ -142,7 +142,7 @@ impl<H> Frame<H> {
     pub(crate) fn cancel_task(self: &Arc<Self>, cause: impl FnOnce() -> Cause) -> bool {
         let Some(task) = self.task.as_ref().filter(|task| !task.has_ended()) else { return false };
         self.branch().cancel(cause());
-        if task.has_ended() {
+        if task.has_ended_by_now() {
             // Its end may not have found the node.
             self.close_task();
             return false;
@@ -152,8 +152,10 @@ impl<H> Frame<H> {
 
     /// The end of the task of this frame. True if its handle is gone, as [`TaskInfo::end`].
     pub(crate) fn end_task(&self) -> bool {
+        // First the mark: whoever gives the task a node meanwhile sees it, or we see the node.
+        let unseen = self.task.as_ref().is_some_and(TaskInfo::end);
         self.close_task();
-        self.task.as_ref().is_some_and(TaskInfo::end)
+        unseen
     }
 
     fn close_task(&self) {

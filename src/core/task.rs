@@ -42,6 +42,11 @@ impl TaskInfo {
         self.fate.load(Ordering::Acquire) & ENDED != 0
     }
 
+    /// The same, for whoever has just changed what the end of the task looks at: the two come in one order.
+    pub(crate) fn has_ended_by_now(&self) -> bool {
+        self.fate.fetch_or(0, Ordering::AcqRel) & ENDED != 0
+    }
+
     /// Marks the end. True if nobody is left who could look at the outcome, so that the task itself has to report it.
     pub(crate) fn end(&self) -> bool {
         self.fate.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0

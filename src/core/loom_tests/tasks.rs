@@ -59,6 +59,21 @@ fn a_task_that_gets_its_node_while_its_nursery_is_cancelled_is_cancelled() {
 }
 
 #[test]
+fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, key) = task(&home);
+        let cancel = spawn(&frame, |frame| frame.cancel_task(cause));
+        frame.end_task();
+        home.remove_frame(key);
+        join(cancel);
+        let (nodes, frames) = home.inside();
+        assert!(nodes.is_empty() && frames.is_empty(), "{nodes:?}");
+        assert!(!frame.cancel_task(cause), "it has ended");
+    });
+}
+
+#[test]
 fn a_task_that_has_not_ended_is_cancelled_once_by_each_that_asks() {
     model(|| {
         let home = nursery(&root());
