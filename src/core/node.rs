@@ -18,7 +18,8 @@ use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield
 ///    under the parent's lock and the node's own, never set blindly (M5): whoever changes a parent visits its children after
 ///    the change, so the last visit computes from the last state.
 /// 2. *Requested*, *latched*, *unwinds* and *pierced* are never taken back. *Shielded* and, with it, *cancelled* may be.
-/// 3. Only the owner of a node (the future it belongs to, or who has adopted that) links and unlinks it; anybody may cancel it.
+/// 3. Only the owner of a node (the future it belongs to, or who has adopted that) links and unlinks it, but for what its parent
+///    finds in its list at its end and moves upwards; anybody may cancel it. A move is one step under the lock of the node.
 /// 4. A node that is shielded stays in its parent's list, so lowering the shield finds it.
 ///
 /// # Lock order
@@ -58,9 +59,9 @@ pub(crate) enum Kind {
 
 struct Tree<H> {
     /// The node around this one and our key in its list; none for a root, and after the end.
-    parent: Option<(Arc<Node<H>>, usize)>,
+    parent: Link<H>,
     /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
-    outside: Option<(Arc<Node<H>>, usize)>,
+    outside: Link<H>,
     children: Slab<Arc<Node<H>>>,
     /// The frames that this node judges: the body of a scope, the tasks of a nursery.
     frames: Slab<Arc<Frame<H>>>,
@@ -70,6 +71,14 @@ struct Tree<H> {
     causes: Vec<Cause>,
     /// In ticks of the host. A deadline that has fired is a request, so it is sticky.
     deadline: Option<u64>,
+}
+
+type Link<H> = Option<(Arc<Node<H>>, usize)>;
+
+impl<H> Tree<H> {
+    fn parents(&self) -> impl Iterator<Item = &Arc<Node<H>>> {
+        [&self.parent, &self.outside].into_iter().flatten().map(|(node, _)| node)
+    }
 }
 
 const CANCELLED: usize = 1;
@@ -101,7 +110,7 @@ impl<H> Node<H> {
     pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
         let node = Self::unbound(info, live, shielded);
         // A node that nobody else knows can have no waker to wake and no child to visit.
-        let _ = node.attach(parent);
+        let _ = node.link(parent, None);
         node
     }
 
@@ -206,17 +215,21 @@ impl<H> Node<H> {
         woken.iter().rev().for_each(|node| node.wake_all());
     }
 
-    /// Invariant 1. The caller holds the lock of `parent`, which is this node's parent or the outside of an exposed one.
+    /// Invariant 1. The caller holds the lock of `parent`; if this node has moved away from there, somebody else computes it.
     fn recompute(&self, parent: &Self, parent_tree: &Tree<H>, force: usize) -> Look {
         let mut tree = self.tree.lock();
+        if !tree.parents().any(|node| std::ptr::eq(&raw const **node, parent)) {
+            return Look::Same;
+        }
         if force != 0 {
             self.put(force, true);
         }
         let was = self.is_cancelled();
-        let above = parent.is_cancelled() || self.other_parent_is_cancelled(&tree, parent);
+        let above = tree.parents().any(|node| node.is_cancelled());
         let now = self.has(REQUESTED | LATCHED | PIERCED) || (!self.is_shielded() && above);
         self.put(CANCELLED, now);
-        if now && tree.causes.is_empty() {
+        let unexplained = now && tree.causes.is_empty();
+        if unexplained {
             tree.causes.extend(parent_tree.causes.first().cloned());
         }
         if !now {
@@ -224,17 +237,12 @@ impl<H> Node<H> {
         }
         match (was, now) {
             (a, b) if a != b || force != 0 => Look::Changed,
+            // The other parent is cancelled, and its visit, which brings the cause, came after one from this side.
+            _ if unexplained && !tree.causes.is_empty() => Look::Changed,
             // A shield that begins to hold something off starts its budget: its poller has to know.
             (false, false) if above => Look::HeldOff,
             _ => Look::Same,
         }
-    }
-
-    fn other_parent_is_cancelled(&self, tree: &Tree<H>, known: &Self) -> bool {
-        [&tree.parent, &tree.outside]
-            .into_iter()
-            .flatten()
-            .any(|(node, _)| !std::ptr::eq(&raw const **node, known) && node.is_cancelled())
     }
 
     /// Raises or lowers the shield of this node.
@@ -257,16 +265,33 @@ impl<H> Node<H> {
         self.spread(0);
     }
 
-    /// Links this node below `parent`. Only its owner may call this, and only for a node without a parent.
+    /// Links this node below `parent`, away from where it was, in one step for whoever walks upwards meanwhile. What it was
+    /// exposed to stays behind. With `from`, only if that is its parent still.
     #[must_use]
-    fn attach(self: &Arc<Self>, parent: &Arc<Self>) -> Look {
+    fn link(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) -> Look {
         if let Some(host) = parent.host.get() {
             self.host.get_or_init(|| Arc::clone(host));
         }
         let mut parent_tree = parent.tree.lock();
+        let mut tree = self.tree.lock();
+        if from.is_some() && !same(tree.parent.as_ref().map(|(node, _)| node), from) {
+            return Look::Same;
+        }
         let key = parent_tree.children.insert(Arc::clone(self));
-        self.tree.lock().parent = Some((Arc::clone(parent), key));
-        self.recompute(parent, &parent_tree, 0)
+        let old = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
+        drop(tree);
+        let look = self.recompute(parent, &parent_tree, 0);
+        drop(parent_tree);
+        Self::forget(old);
+        look
+    }
+
+    /// Takes a node out of the lists of those that were its parents.
+    fn forget((parent, outside): (Link<H>, Link<H>)) {
+        for (node, key) in [parent, outside].into_iter().flatten() {
+            let child = node.tree.lock().children.try_remove(key);
+            drop(child);
+        }
     }
 
     /// Moves this node below another one, with everything inside it (M4). Only its owner may call this.
@@ -274,8 +299,11 @@ impl<H> Node<H> {
         if same(self.parent().as_ref(), Some(parent)) || (self.has_children() && parent.is_inside(self)) {
             return; // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
         }
-        self.unlink();
-        if self.attach(parent) != Look::Same {
+        self.move_to(parent, None);
+    }
+
+    fn move_to(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) {
+        if self.link(parent, from) != Look::Same {
             self.spread(0);
         }
     }
@@ -296,9 +324,13 @@ impl<H> Node<H> {
             (parent, tree.children.iter().map(|(_, child)| Arc::clone(child)).collect::<Vec<_>>())
         };
         if let Some(parent) = parent {
-            orphans.iter().for_each(|orphan| orphan.reparent(&parent));
+            // Its owner, if it has one still, may be moving it itself.
+            orphans.iter().for_each(|orphan| orphan.move_to(&parent, Some(self)));
         }
-        self.unlink();
+        let mut tree = self.tree.lock();
+        let old = (tree.parent.take(), tree.outside.take());
+        drop(tree);
+        Self::forget(old);
     }
 
     /// The end of a node that judges frames only as long as it is in the tree.
@@ -306,17 +338,6 @@ impl<H> Node<H> {
         self.detach();
         let frames = std::mem::take(&mut self.tree.lock().frames);
         drop(frames);
-    }
-
-    fn unlink(&self) {
-        let (parent, outside) = {
-            let mut tree = self.tree.lock();
-            (tree.parent.take(), tree.outside.take())
-        };
-        for (node, key) in [parent, outside].into_iter().flatten() {
-            let this = node.tree.lock().children.try_remove(key);
-            drop(this);
-        }
     }
 
     /// Makes an exposed node see what its shield holds off.
@@ -335,9 +356,23 @@ impl<H> Node<H> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
     }
 
-    /// The nodes around this one, from the inside outwards.
+    /// The nodes around this one, from the inside outwards, up to the root. A node that leaves the tree meanwhile has moved what is
+    /// inside it upwards before: then the walk goes on from there.
     pub(crate) fn around(node: &Arc<Self>) -> impl Iterator<Item = Arc<Self>> + use<H> {
-        std::iter::successors(node.parent(), |node| node.parent())
+        let (mut path, mut seen) = (vec![Arc::clone(node)], Vec::new());
+        std::iter::from_fn(move || {
+            loop {
+                let last = path.last().filter(|node| node.info.kind != Kind::Root)?;
+                match last.parent().filter(|outer| !seen.iter().any(|known| Arc::ptr_eq(known, outer))) {
+                    Some(outer) => {
+                        seen.push(Arc::clone(&outer));
+                        path.push(Arc::clone(&outer));
+                        return Some(outer);
+                    }
+                    None => drop(path.pop()),
+                }
+            }
+        })
     }
 
     /// The cause that won, if this node is cancelled.

@@ -135,3 +135,43 @@ fn a_daemon_that_ends_last_wakes_the_joiner() {
 fn adopt(node: &Arc<Node>) -> Option<Arc<Node>> {
     Node::around(node).find(|owner| owner.live.as_ref().is_some_and(|live| live.try_acquire(Weight::Regular)))
 }
+
+#[test]
+fn a_rescue_finds_an_open_owner_while_the_nearest_one_ends() {
+    model(|| {
+        let root = root();
+        let nursery = nursery(&root);
+        let shield = scope(&nursery);
+        let end = spawn(&nursery, |nursery| {
+            let live = nursery.live.as_ref().expect("a nursery has one");
+            assert!(!live.release(Weight::Regular));
+            if is_idle(live, Waker::noop()) {
+                nursery.detach();
+                true
+            } else {
+                false
+            }
+        });
+        let owner = adopt(&shield).expect("the root is open");
+        let ended = join(end);
+        assert_eq!(Arc::ptr_eq(&owner, &nursery), !ended, "the nursery wins iff it had not ended");
+        assert_eq!(owner.live.as_ref().map(Live::len), Some(if ended { 2 } else { 1 }), "counted once");
+    });
+}
+
+#[test]
+fn a_rescue_that_moves_its_node_survives_the_end_of_the_nursery_around_it() {
+    model(|| {
+        let root = root();
+        let nursery = nursery(&root);
+        let shield = scope(&nursery);
+        let end = spawn(&nursery, |nursery| nursery.detach());
+        shield.reparent(&root);
+        join(end);
+        let inside = root.inside().0;
+        assert_eq!(inside.len(), 1, "linked twice, or lost: {inside:?}");
+        assert!(shield.parent().is_some_and(|parent| Arc::ptr_eq(&parent, &root)));
+        shield.detach();
+        assert!(root.inside().0.is_empty());
+    });
+}

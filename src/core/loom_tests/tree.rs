@@ -329,3 +329,24 @@ fn a_latch_races_with_a_cancel_below_the_outermost_and_one_of_them_absorbs() {
         assert!(Arc::ptr_eq(&absorber, &top) || Arc::ptr_eq(&absorber, &leaf));
     });
 }
+
+/// A visit from the side that is not cancelled may find the flag of the other side before that has brought its cause.
+#[test]
+fn an_exposed_frame_is_woken_once_its_cause_is_known() {
+    model(|| {
+        let outside = scope(&root());
+        let shield = shield(&outside);
+        let exposed = scope(&shield);
+        exposed.expose(&outside);
+        let mut poller = Poller::new(frame_of(&exposed));
+        let cancel = spawn(&outside, |outside| outside.cancel(cause()));
+        let visit = spawn(&shield, |shield| shield.set_shielded(true));
+        let mut cut = poller.poll(&mut []) == Some(Verdict::Cut) && exposed.cause().is_some();
+        assert!(join(cancel));
+        join(visit);
+        while !cut && poller.bell.take() {
+            cut = poller.poll(&mut []) == Some(Verdict::Cut) && exposed.cause().is_some();
+        }
+        assert!(cut, "a wake was lost");
+    });
+}
