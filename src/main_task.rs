@@ -17,8 +17,7 @@ pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End
     let mut region = pin!(Region::new(main, Cutting::Unwinds));
     region.as_mut().enter(Arc::clone(&frame));
     let end = std::future::poll_fn(|cx| region.as_mut().poll(cx)).await;
-    frame.task().map(TaskInfo::end);
-    frame.close_task();
+    frame.end_task();
     root.remove_frame(key);
     end
 }

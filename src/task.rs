@@ -19,6 +19,7 @@ use crate::host::{self, Frame, Node};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::report::{Event, Subject};
+use crate::trace;
 
 /// The number of a task, unique in its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,16 +77,12 @@ impl TaskRef {
     /// It does not wait. A shield inside the task holds it off, and a task that catches its cancel runs on to its next suspension.
     #[doc(alias = "abort")]
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        if self.is_finished() {
-            return false;
+        let cause = current::request(reason.into());
+        let was_possible = self.frame.cancel_task(|| cause.clone());
+        if was_possible {
+            trace::cancelled(self.frame.node(), &cause);
         }
-        host::cancel(&self.frame.branch(), current::request(reason.into()));
-        if self.info().has_ended_by_now() {
-            // It may have left the tree before its node was there.
-            self.frame.close_task();
-            return false;
-        }
-        true
+        was_possible
     }
 }
 

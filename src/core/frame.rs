@@ -4,6 +4,7 @@ use std::task::{Wake, Waker};
 
 use slab::Slab;
 
+use super::cause::Cause;
 use super::node::{Kind, Node};
 use super::sabotage::{self, Bug};
 use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
@@ -149,8 +150,27 @@ impl<H> Frame<H> {
         }
     }
 
-    /// Takes the node of a task that has ended out of the tree.
-    pub(crate) fn close_task(&self) {
+    /// Cancels the task of this frame alone, with everything opened in it. False if it had ended.
+    pub(crate) fn cancel_task(self: &Arc<Self>, cause: impl FnOnce() -> Cause) -> bool {
+        let Some(task) = self.task.as_ref().filter(|task| !task.has_ended()) else { return false };
+        self.branch().cancel(cause());
+        if task.has_ended_by_now() {
+            // Its end may not have found the node.
+            self.close_task();
+            return false;
+        }
+        true
+    }
+
+    /// The end of the task of this frame. True if its handle is gone, as [`TaskInfo::end`].
+    pub(crate) fn end_task(&self) -> bool {
+        // First the mark: whoever gives the task a node meanwhile sees it, or we see the node.
+        let unseen = self.task.as_ref().is_some_and(TaskInfo::end);
+        self.close_task();
+        unseen
+    }
+
+    fn close_task(&self) {
         let Under::Task { own, .. } = &self.under else { return };
         if let Some(node) = own.get() {
             node.close();

@@ -19,16 +19,16 @@ use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield
 ///    under the parent's lock and the node's own, never set blindly (M5): whoever changes a parent visits its children after
 ///    the change, so the last visit computes from the last state.
 /// 2. *Requested*, *latched*, *unwinds* and *pierced* are never taken back. *Shielded* and, with it, *cancelled* may be.
-/// 3. A node is linked, moved and unlinked under its `moving` lock, so it is in one list at a time. Once it has ended it is in none.
+/// 3. Only the owner of a node (the future it belongs to, or who has adopted that) links and unlinks it, but for what its parent
+///    finds in its list at its end and moves upwards; anybody may cancel it. A move is one step under the locks of the new parent
+///    and the node, so it is in one list at a time for whoever walks upwards.
 /// 4. A node that is shielded stays in its parent's list, so lowering the shield finds it.
 ///
 /// # Lock order
 ///
-/// `moving`, then parent before child, then frame. Nothing is woken, dropped or called under a lock.
+/// Parent before child, node before frame. Nothing is woken, dropped or called under a lock.
 pub(crate) struct Node<H> {
     bits: AtomicUsize,
-    /// True once the node has left the tree for good.
-    moving: Mutex<bool>,
     tree: Mutex<Tree<H>>,
     pub(crate) info: Info,
     /// What the layers above know of the runtime that this node lives on; known from the first time that it is linked.
@@ -63,21 +63,29 @@ pub(crate) enum Kind {
 
 struct Tree<H> {
     /// The node around this one and our key in its list; none for a root, and after the end.
-    parent: Option<(Arc<Node<H>>, usize)>,
+    parent: Link<H>,
     /// The node around this one at its end. What outlives its region (a future that was polled in a scope and kept) finds the
     /// way to an owner through it.
     left: Option<Arc<Node<H>>>,
     /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
-    outside: Option<(Arc<Node<H>>, usize)>,
+    outside: Link<H>,
     children: Slab<Arc<Node<H>>>,
     /// The frames that this node judges: the body of a scope, the tasks of a nursery.
     frames: Slab<Arc<Frame<H>>>,
-    /// Who waits for `cancelled()` from anywhere. A wake consumes the registration.
-    listeners: Slab<Waker>,
+    /// Who waits for `cancelled()` from anywhere. A wake takes the waker; the place stays with whoever got it.
+    listeners: Slab<Option<Waker>>,
     /// First the cause that won, then all later requests in their order.
     causes: Vec<Cause>,
     /// In ticks of the host. A deadline that has fired is a request, so it is sticky.
     deadline: Option<u64>,
+}
+
+type Link<H> = Option<(Arc<Node<H>>, usize)>;
+
+impl<H> Tree<H> {
+    fn parents(&self) -> impl Iterator<Item = &Arc<Node<H>>> {
+        [&self.parent, &self.outside].into_iter().flatten().map(|(node, _)| node)
+    }
 }
 
 const CANCELLED: usize = 1;
@@ -109,7 +117,7 @@ impl<H> Node<H> {
     pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
         let node = Self::unbound(info, live, shielded);
         // A node that nobody else knows has no waker to wake and no child to visit, whatever the look says.
-        match node.attach(parent) {
+        match node.link(parent, None) {
             Look::Same | Look::Changed | Look::HeldOff => node,
         }
     }
@@ -126,7 +134,7 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        Self { bits, moving: Mutex::new(false), tree: Mutex::new(tree), info, host: OnceLock::new(), live }
+        Self { bits, tree: Mutex::new(tree), info, host: OnceLock::new(), live }
     }
 
     /// The runtime that this node was first linked on; none before.
@@ -216,17 +224,21 @@ impl<H> Node<H> {
         woken.iter().rev().for_each(|node| node.wake_all());
     }
 
-    /// Invariant 1. The caller holds the lock of `parent`, which is this node's parent or the outside of an exposed one.
+    /// Invariant 1. The caller holds the lock of `parent`; if this node has moved away from there, somebody else computes it.
     fn recompute(&self, parent: &Self, parent_tree: &Tree<H>, force: usize) -> Look {
         let mut tree = self.tree.lock();
+        if !tree.parents().any(|node| std::ptr::eq(&raw const **node, parent)) {
+            return Look::Same;
+        }
         if force != 0 {
             self.put(force, true);
         }
         let was = self.is_cancelled();
-        let above = parent.is_cancelled() || self.other_parent_is_cancelled(&tree, parent);
+        let above = tree.parents().any(|node| node.is_cancelled());
         let now = self.has(REQUESTED | LATCHED | PIERCED) || (!self.is_shielded() && above);
         self.put(CANCELLED, now);
-        if now && tree.causes.is_empty() {
+        let unexplained = now && tree.causes.is_empty();
+        if unexplained {
             tree.causes.extend(parent_tree.causes.first().cloned());
         }
         if !now {
@@ -234,17 +246,12 @@ impl<H> Node<H> {
         }
         match (was, now) {
             (a, b) if a != b || force != 0 => Look::Changed,
+            // The other parent is cancelled, and its visit, which brings the cause, came after one from this side.
+            _ if unexplained && !tree.causes.is_empty() => Look::Changed,
             // A shield that begins to hold something off starts its budget: its poller has to know.
             (false, false) if above => Look::HeldOff,
             _ => Look::Same,
         }
-    }
-
-    fn other_parent_is_cancelled(&self, tree: &Tree<H>, known: &Self) -> bool {
-        [&tree.parent, &tree.outside]
-            .into_iter()
-            .flatten()
-            .any(|(node, _)| !std::ptr::eq(&raw const **node, known) && node.is_cancelled())
     }
 
     /// Raises or lowers the shield of this node.
@@ -267,42 +274,55 @@ impl<H> Node<H> {
         self.spread(0);
     }
 
-    /// Links this node below `parent`. The caller holds `moving`, or is the only one who knows the node.
+    /// Links this node below `parent`, away from where it was, in one step for whoever walks upwards meanwhile. What it was
+    /// exposed to stays behind. With `from`, only if that is its parent still.
     #[must_use]
-    fn attach(self: &Arc<Self>, parent: &Arc<Self>) -> Look {
+    fn link(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) -> Look {
         if let Some(host) = parent.host.get() {
             self.host.get_or_init(|| Arc::clone(host));
         }
         let leak = if parent.is_shielded() && sabotage::has(Bug::ShieldNotInherited) { parent.parent() } else { None };
         let parent = leak.as_ref().unwrap_or(parent);
         let mut parent_tree = parent.tree.lock();
+        let mut tree = self.tree.lock();
+        if from.is_some() && !same(tree.parent.as_ref().map(|(node, _)| node), from) {
+            return Look::Same;
+        }
         let key = parent_tree.children.insert(Arc::clone(self));
-        self.tree.lock().parent = Some((Arc::clone(parent), key));
-        self.recompute(parent, &parent_tree, 0)
+        let old = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
+        drop(tree);
+        let look = self.recompute(parent, &parent_tree, 0);
+        drop(parent_tree);
+        Self::forget(old);
+        look
     }
 
-    /// Moves this node below another one, with everything inside it (M4); not if it has ended.
+    /// Takes a node out of the lists of those that were its parents.
+    fn forget((parent, outside): (Link<H>, Link<H>)) {
+        for (node, key) in [parent, outside].into_iter().flatten() {
+            let child = node.tree.lock().children.try_remove(key);
+            drop(child);
+        }
+    }
+
+    /// Moves this node below another one, with everything inside it (M4). Only its owner may call this.
     pub(crate) fn reparent(self: &Arc<Self>, parent: &Arc<Self>) {
-        self.relocate(parent, |_| true);
+        // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
+        let cycle = || self.has_children() && parent.is_inside(self);
+        if !same(self.parent().as_ref(), Some(parent)) && !cycle() {
+            self.move_to(parent, None);
+        }
     }
 
     /// The same, but only if it is still below `from`.
     pub(crate) fn reparent_from(self: &Arc<Self>, from: &Arc<Self>, parent: &Arc<Self>) {
-        self.relocate(parent, |now| same(now, Some(from)));
+        if !Arc::ptr_eq(from, parent) {
+            self.move_to(parent, Some(from));
+        }
     }
 
-    fn relocate(self: &Arc<Self>, parent: &Arc<Self>, may: impl FnOnce(Option<&Arc<Self>>) -> bool) {
-        let ended = self.moving.lock();
-        let now = self.parent();
-        // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
-        let cycle = || self.has_children() && parent.is_inside(self);
-        if *ended || !may(now.as_ref()) || same(now.as_ref(), Some(parent)) || cycle() {
-            return;
-        }
-        self.unlink_parent();
-        let look = self.attach(parent);
-        drop(ended);
-        if look != Look::Same {
+    fn move_to(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) {
+        if self.link(parent, from) != Look::Same {
             self.spread(0);
         }
     }
@@ -318,18 +338,17 @@ impl<H> Node<H> {
     /// Takes the node out of the tree for good. What is still inside it, because a future was forgotten or has moved away and was
     /// not polled there yet, moves up.
     pub(crate) fn detach(self: &Arc<Self>) {
-        let mut ended = self.moving.lock();
-        *ended = true;
-        let parent = self.parent();
-        // First the way out, then the end of the link: whoever looks for an owner finds one or the other.
-        self.tree.lock().left.clone_from(&parent);
-        self.unlink_parent();
-        self.unlink_outside();
-        drop(ended);
-        let Some(parent) = parent else { return };
-        for orphan in self.inside().0 {
-            orphan.reparent_from(self, &parent);
+        let orphans = self.inside().0;
+        if let Some(parent) = self.parent() {
+            // The owner of an orphan, if it has one still, may be moving it itself.
+            orphans.iter().for_each(|orphan| orphan.move_to(&parent, Some(self)));
         }
+        let mut tree = self.tree.lock();
+        let old = (tree.parent.take(), tree.outside.take());
+        // In one step: whoever looks for an owner finds the link or the way out.
+        tree.left = old.0.as_ref().map(|(parent, _)| Arc::clone(parent));
+        drop(tree);
+        Self::forget(old);
     }
 
     /// The end of a node that judges frames only as long as it is in the tree.
@@ -337,23 +356,6 @@ impl<H> Node<H> {
         self.detach();
         let frames = std::mem::take(&mut self.tree.lock().frames);
         drop(frames);
-    }
-
-    fn unlink_parent(&self) {
-        let parent = self.tree.lock().parent.take();
-        Self::strike(parent);
-    }
-
-    fn unlink_outside(&self) {
-        let outside = self.tree.lock().outside.take();
-        Self::strike(outside);
-    }
-
-    /// Takes an entry out of a list; what is dropped is dropped outside of the lock.
-    fn strike(entry: Option<(Arc<Self>, usize)>) {
-        let Some((node, key)) = entry else { return };
-        let struck = node.tree.lock().children.try_remove(key);
-        drop(struck);
     }
 
     /// Makes an exposed node see what its shield holds off.
@@ -376,6 +378,11 @@ impl<H> Node<H> {
     pub(crate) fn outward(&self) -> Option<Arc<Self>> {
         let tree = self.tree.lock();
         tree.parent.as_ref().map(|(node, _)| node).or(tree.left.as_ref()).map(Arc::clone)
+    }
+
+    /// The nodes around this one, from the inside outwards, up to the root; past those that have ended.
+    pub(crate) fn around(node: &Arc<Self>) -> impl Iterator<Item = Arc<Self>> + use<H> {
+        std::iter::successors(node.outward(), |node| node.outward())
     }
 
     /// The cause that won, if this node is cancelled.
@@ -408,27 +415,23 @@ impl<H> Node<H> {
         drop(frame);
     }
 
-    /// Registers a waker for the next cancel, unless the node is cancelled already.
+    /// Registers a waker for the next cancel, unless the node is cancelled already. The place is kept until
+    /// [`unlisten`](Self::unlisten).
     pub(crate) fn listen(&self, waker: &Waker, key: &mut Option<usize>) -> bool {
         let waker = waker.clone();
         let mut tree = self.tree.lock();
         if self.is_cancelled() {
             return false;
         }
-        let old = match key.and_then(|key| tree.listeners.get_mut(key)) {
-            Some(slot) => Some(std::mem::replace(slot, waker)),
-            None => {
-                *key = Some(tree.listeners.insert(waker));
-                None
-            }
-        };
+        let key = *key.get_or_insert_with(|| tree.listeners.insert(None));
+        let old = tree.listeners[key].replace(waker);
         drop(tree);
         drop(old);
         true
     }
 
     pub(crate) fn unlisten(&self, key: usize) {
-        let waker = self.tree.lock().listeners.try_remove(key);
+        let waker = self.tree.lock().listeners.remove(key);
         drop(waker);
     }
 
@@ -439,8 +442,7 @@ impl<H> Node<H> {
         loop {
             let mut tree = self.tree.lock();
             if next == 0 {
-                // Keys stay valid: whoever unlistens finds its slot empty or not there.
-                wakers.extend(tree.listeners.drain());
+                wakers.extend(tree.listeners.iter_mut().filter_map(|(_, waker)| waker.take()));
             }
             let end = tree.frames.capacity().min(next + BATCH);
             wakers.extend((next..end).filter_map(|key| tree.frames.get(key)?.take_waker()));

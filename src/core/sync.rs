@@ -3,15 +3,25 @@
 #[cfg(not(testudo_loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(testudo_loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::Ordering;
+#[cfg(testudo_loom)]
+pub(crate) use modelled::{AtomicBool, AtomicUsize};
 
 // loom's `Arc` has no `Weak`; counting references is not what its models look at.
-pub(crate) use std::sync::{Arc, OnceLock};
+pub(crate) use std::sync::Arc;
+
+#[cfg(not(testudo_loom))]
+pub(crate) use std::sync::OnceLock;
+#[cfg(testudo_loom)]
+pub(crate) use modelled::OnceLock;
 
 #[cfg(testudo_loom)]
 pub(crate) use loom::thread::yield_now;
 #[cfg(not(testudo_loom))]
 pub(crate) use std::thread::yield_now;
+
+#[cfg(all(test, testudo_loom))]
+pub(crate) use loom::{model, thread};
 
 #[cfg(testudo_loom)]
 use loom::sync as imp;
@@ -33,6 +43,115 @@ impl<T> Mutex<T> {
         match self.0.lock() {
             Ok(guard) => guard,
             Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+}
+
+#[cfg(testudo_loom)]
+mod modelled {
+    use loom::sync::atomic as real;
+
+    use super::{Mutex, Ordering};
+
+    /// Makes an atomic of loom whose every access is a step that races with every other.
+    ///
+    /// loom remembers the last access only. A thread that loads and then stores hides its store from those who loaded before, so
+    /// loom would never let the store come first. The relaxed change of `touched` orders nothing: a load may still be stale.
+    macro_rules! atomic {
+        ($name:ident, $value:ty, $($rmw:ident)*) => {
+            #[derive(Debug)]
+            pub(crate) struct $name {
+                touched: real::AtomicUsize,
+                value: real::$name,
+            }
+
+            impl $name {
+                pub(crate) fn new(value: $value) -> Self {
+                    Self { touched: real::AtomicUsize::new(0), value: real::$name::new(value) }
+                }
+
+                fn touch(&self) -> &real::$name {
+                    self.touched.fetch_add(1, Ordering::Relaxed);
+                    &self.value
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    self.touch().load(order)
+                }
+
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    self.touch().store(value, order);
+                }
+
+                $(pub(crate) fn $rmw(&self, value: $value, order: Ordering) -> $value {
+                    self.touch().$rmw(value, order)
+                })*
+            }
+        };
+    }
+
+    atomic!(AtomicBool, bool,);
+    atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_or swap);
+
+    impl AtomicUsize {
+        pub(crate) fn compare_exchange(&self, old: usize, new: usize, ok: Ordering, not: Ordering) -> Result<usize, usize> {
+            self.touch().compare_exchange(old, new, ok, not)
+        }
+
+        pub(crate) fn compare_exchange_weak(&self, old: usize, new: usize, ok: Ordering, not: Ordering) -> Result<usize, usize> {
+            self.touch().compare_exchange_weak(old, new, ok, not)
+        }
+    }
+
+    /// The `OnceLock` of std with steps that loom can see.
+    ///
+    /// All threads of a model are one thread of the system: one that waited inside std's for another's `init` would stop
+    /// them all, and a read that loom does not see is never reordered.
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        is_set: AtomicBool,
+        init: Mutex<()>,
+        value: std::sync::OnceLock<T>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self { is_set: AtomicBool::new(false), init: Mutex::new(()), value: std::sync::OnceLock::new() }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            let mut value = Some(value);
+            self.get_or_init(|| value.take().expect("`init` is called once"));
+            value.map_or(Ok(()), Err)
+        }
+
+        pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+            if let Some(value) = self.get() {
+                return value;
+            }
+            let guard = self.init.lock();
+            let value = self.value.get_or_init(init);
+            self.is_set.store(true, Ordering::Release);
+            drop(guard);
+            value
+        }
+    }
+
+    impl<T> From<T> for OnceLock<T> {
+        fn from(value: T) -> Self {
+            let cell = Self::new();
+            let _ = cell.set(value);
+            cell
+        }
+    }
+
+    impl<T: Clone> Clone for OnceLock<T> {
+        fn clone(&self) -> Self {
+            self.get().cloned().map_or_else(Self::new, Self::from)
         }
     }
 }

@@ -44,8 +44,7 @@ impl TaskInfo {
         self.fate.load(Ordering::Acquire) & ENDED != 0
     }
 
-    /// The same, but as a step in the order of `end` and `abandon`: if this comes before the end, then what was done before this
-    /// is seen by whatever follows the end.
+    /// The same, for whoever has just changed what the end of the task looks at: the two come in one order.
     pub(crate) fn has_ended_by_now(&self) -> bool {
         self.fate.fetch_or(0, Ordering::AcqRel) & ENDED != 0
     }

@@ -161,9 +161,7 @@ impl<E: fmt::Display> Place<E> {
 
     /// Takes the child out of the tree. True if its handle is gone.
     fn leave(&self) -> bool {
-        // First the mark, then the node: a cancel that gives the task a node after this sees the mark and closes it itself.
-        let unseen = self.frame.task().is_some_and(TaskInfo::end);
-        self.frame.close_task();
+        let unseen = self.frame.end_task();
         self.shared.node.remove_frame(self.key);
         unseen
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
+use crate::core::node::Node as CoreNode;
 use crate::core::sabotage::{self, Bug};
 use crate::host::{self, Node};
 
@@ -23,7 +24,7 @@ impl Ticket {
 
     /// Counts in what was rescued or adopted, at the nearest owner around `node` that has not ended.
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
-        around(node).find_map(|owner| {
+        CoreNode::around(node).find_map(|owner| {
             let weight = owner.live.as_ref()?.try_adopt()?;
             Some(Self { owner, weight })
         })
@@ -31,7 +32,7 @@ impl Ticket {
 
     /// The same at the root.
     pub(crate) fn at_root(node: &Arc<Node>) -> Option<Self> {
-        around(node).last().and_then(|root| Self::at(&root, Weight::Regular))
+        CoreNode::around(node).last().and_then(|root| Self::at(&root, Weight::Regular))
     }
 
     /// The part that an owner counts in for itself when it is made.
@@ -42,10 +43,6 @@ impl Ticket {
     pub(crate) fn owner(&self) -> &Arc<Node> {
         &self.owner
     }
-}
-
-fn around(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-    std::iter::successors(node.outward(), |node| node.outward())
 }
 
 impl Drop for Ticket {

@@ -1,0 +1,96 @@
+//! Races around a task: who cancels it alone, when it gets a node of its own, who reports its end.
+
+use super::super::frame::Verdict;
+use super::super::node::Kind;
+use super::super::sync::{Arc, model};
+use super::super::task::{TaskInfo, Traits};
+use super::{Frame, Node, Poller, cause, info, join, nursery, root, spawn};
+
+fn task_info() -> TaskInfo {
+    TaskInfo::new(1, info(Kind::Task), Traits::default())
+}
+
+/// A task in the list of `home`, as a spawn leaves it.
+fn task(home: &Arc<Node>) -> (Arc<Frame>, usize) {
+    let frame = Frame::of_task(Arc::clone(home), true, task_info());
+    let key = home.add_frame(&frame);
+    (frame, key)
+}
+
+#[test]
+fn two_that_branch_a_task_get_one_node() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, _) = task(&home);
+        let other = spawn(&frame, Frame::branch);
+        let mine = frame.branch();
+        assert!(Arc::ptr_eq(&mine, &join(other)));
+        assert_eq!(home.inside().0.len(), 1);
+    });
+}
+
+#[test]
+fn a_task_that_is_cancelled_alone_is_woken_or_sees_it() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, _) = task(&home);
+        let mut poller = Poller::new(Arc::clone(&frame));
+        let cancel = spawn(&frame, |frame| assert!(frame.cancel_task(cause)));
+        let first = poller.poll(&mut []);
+        join(cancel);
+        assert_eq!(poller.settle(first, &mut []), Some(Verdict::Cut), "a wake was lost");
+        assert!(!home.is_cancelled());
+    });
+}
+
+#[test]
+fn a_task_that_gets_its_node_while_its_nursery_is_cancelled_is_cancelled() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, _) = task(&home);
+        let mut poller = Poller::new(Arc::clone(&frame));
+        let cancel = spawn(&home, |home| assert!(home.cancel(cause())));
+        let branch = spawn(&frame, Frame::branch);
+        let first = poller.poll(&mut []);
+        join(cancel);
+        assert!(join(branch).is_cancelled());
+        assert_eq!(poller.settle(first, &mut []), Some(Verdict::Cut), "a wake was lost");
+    });
+}
+
+#[test]
+fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, key) = task(&home);
+        let cancel = spawn(&frame, |frame| frame.cancel_task(cause));
+        frame.end_task();
+        home.remove_frame(key);
+        join(cancel);
+        let (nodes, frames) = home.inside();
+        assert!(nodes.is_empty() && frames.is_empty(), "{nodes:?}");
+        assert!(!frame.cancel_task(cause), "it has ended");
+    });
+}
+
+#[test]
+fn a_task_that_has_not_ended_is_cancelled_once_by_each_that_asks() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, _) = task(&home);
+        let other = spawn(&frame, |frame| frame.cancel_task(cause));
+        assert!(frame.cancel_task(cause));
+        assert!(join(other));
+        assert!(frame.is_cancelled() && !home.is_cancelled());
+        assert_eq!(frame.node().causes().len(), 2);
+    });
+}
+
+#[test]
+fn exactly_one_of_a_task_and_its_handle_reports() {
+    model(|| {
+        let info = Arc::new(task_info());
+        let handle = spawn(&info, |info| info.abandon());
+        assert_ne!(info.end(), join(handle));
+    });
+}
