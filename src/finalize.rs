@@ -18,8 +18,9 @@ use crate::host::{self, Node};
 use crate::outcome::Panic;
 use crate::region::{Cutting, End, Region};
 use crate::report::{Event, Subject};
+use crate::rest::{Rest, hand_on};
 use crate::seat::Seat;
-use crate::shield::{Exposed, Rest, Shield, hand_over, shield, shield_with};
+use crate::shield::{Exposed, Shield, shield, shield_with};
 
 /// Gives finalizers to any future: clean-up that may await.
 pub trait FinalizeExt: Future + Sized {
@@ -291,16 +292,6 @@ where
         }
         *this.finalizer = None;
         this.end.take().map_or(Poll::Pending, give)
-    }
-}
-
-/// Gives what was rescued to its runtime, where no finalizer has to wait for it.
-fn hand_on(rests: Vec<Rest>) {
-    if rests.is_empty() {
-        return;
-    }
-    if let Some(host) = current::node().host() {
-        rests.into_iter().for_each(|rest| hand_over(host, rest));
     }
 }
 

@@ -397,6 +397,7 @@ mod main_task;
 mod region;
 mod registry;
 mod report;
+mod rest;
 #[cfg(feature = "signal")]
 mod runner;
 mod scope;

@@ -14,7 +14,7 @@ use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Enter};
 use crate::host::{Frame, Node};
-use crate::shield::{Rest, collect};
+use crate::rest::{Rest, collect, hand_on};
 
 pin_project! {
     /// A future together with the frame that it is.
@@ -141,6 +141,16 @@ impl<F> Region<F> {
     }
 }
 
+/// Polls, and keeps what a panic has rescued on its way out of the poll. What was rescued otherwise is nobody's business here.
+fn collect_panic<T>(rests: &mut Vec<Rest>, poll: impl FnOnce() -> Result<T, Payload>) -> Result<T, Payload> {
+    let (rescued, result) = collect(poll);
+    match &result {
+        Err(_) => rests.extend(rescued),
+        Ok(_) => hand_on(rescued),
+    }
+    result
+}
+
 impl<F: Future> Region<F> {
     /// Polls the future inside its frame. Must not be called again after it was ready.
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
@@ -167,7 +177,11 @@ impl<F: Future> Region<F> {
         let result = {
             let _inside = Enter::new(&mut this.entry.slot);
             let Some(fut) = this.fut.as_mut().as_pin_mut() else { return Poll::Pending };
-            catch_unwind(AssertUnwindSafe(|| fut.poll(cx)))
+            let poll = || catch_unwind(AssertUnwindSafe(|| fut.poll(cx)));
+            match &mut this.entry.rests {
+                None => poll(),
+                Some(rests) => collect_panic(rests, poll),
+            }
         };
         let end = match result {
             Ok(Poll::Pending) => return Poll::Pending,

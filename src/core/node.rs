@@ -35,6 +35,14 @@ pub(crate) struct Node<H> {
     host: OnceLock<Arc<H>>,
     /// Counts what is alive, if this node owns work: a nursery or a root.
     pub(crate) live: Option<Live>,
+    /// Called, with no lock held, when this node begins to hold off a cancel: a shield lets its budget run then.
+    pub(crate) on_held_off: OnceLock<HeldOff<H>>,
+}
+
+/// What a shield does when it begins to hold something off, with the length of its budget in ticks of the host.
+pub(crate) struct HeldOff<H> {
+    pub(crate) budget: u64,
+    pub(crate) begin: fn(&Arc<Node<H>>, u64),
 }
 
 /// What a node or a task is, for people.
@@ -134,7 +142,7 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        Self { bits, tree: Mutex::new(tree), info, host: OnceLock::new(), live }
+        Self { bits, tree: Mutex::new(tree), info, host: OnceLock::new(), live, on_held_off: OnceLock::new() }
     }
 
     /// The runtime that this node was first linked on; none before.
@@ -206,7 +214,7 @@ impl<H> Node<H> {
     /// Visits everything below after a change of this node, then wakes whoever has to look again. O(nodes) until all flags
     /// stand, and no more than one lock pair is held at a time.
     fn spread(self: &Arc<Self>, force: usize) {
-        let mut woken = vec![Arc::clone(self)];
+        let (mut woken, mut held_off) = (vec![Arc::clone(self)], Vec::new());
         let mut stack = vec![Arc::clone(self)];
         while let Some(node) = stack.pop() {
             let tree = node.tree.lock();
@@ -215,13 +223,20 @@ impl<H> Node<H> {
                 if look != Look::Same {
                     woken.push(Arc::clone(child));
                 }
-                if look == Look::Changed {
-                    stack.push(Arc::clone(child));
+                match look {
+                    Look::Changed => stack.push(Arc::clone(child)),
+                    Look::HeldOff => held_off.push(Arc::clone(child)),
+                    Look::Same => {}
                 }
             }
         }
         // A child's frames before its parent's: unwinding begins at the innermost.
         woken.iter().rev().for_each(|node| node.wake_all());
+        for node in held_off {
+            if let Some(hook) = node.on_held_off.get() {
+                (hook.begin)(&node, hook.budget);
+            }
+        }
     }
 
     /// Invariant 1. The caller holds the lock of `parent`; if this node has moved away from there, somebody else computes it.

@@ -24,7 +24,7 @@ use crate::policy::Policy;
 use crate::region::{Cutting, End, Region};
 use crate::scope::start_timers;
 use crate::seat::Branch;
-use crate::shield::hand_over;
+use crate::rest::hand_over;
 
 /// Runs `body` with a nursery, and ends when the body and every child have ended.
 ///

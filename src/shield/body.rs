@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::clock;
+use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
-use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::node::{HeldOff, Info, Kind, Node as CoreNode};
 use crate::deadline;
 use crate::host::{self, Frame, Node};
 use crate::nursery::Ticket;
@@ -38,10 +38,12 @@ pin_project! {
     }
 }
 
-struct Budget {
-    own: Option<Duration>,
-    is_default: bool,
-    running: bool,
+/// How long the shield may hold something off. That it runs is said by the deadline of the node.
+#[derive(Clone, Copy)]
+enum Budget {
+    Own(Option<Duration>),
+    /// The runner's, none outside of a run.
+    Default,
 }
 
 /// How a shielded future has ended.
@@ -59,7 +61,7 @@ impl<F> Body<F> {
         Self {
             region: Region::new(fut, Cutting::Unwinds),
             branch: Branch::new(CoreNode::unbound(info, None, true)),
-            budget: Budget { own: None, is_default: true, running: false },
+            budget: Budget::Default,
             ticket: None,
             ended: false,
         }
@@ -106,6 +108,7 @@ impl<F> Body<F> {
     pub(crate) fn enter_at(self: Pin<&mut Self>, frame: Option<&Arc<Frame>>) {
         let this = self.project();
         this.region.enter(this.branch.enter_at(frame));
+        this.budget.attach(&this.branch.node);
     }
 
     /// The caller was dropped: the node moves to `owner`.
@@ -116,11 +119,9 @@ impl<F> Body<F> {
     }
 
     /// Lets the budget run, if it does not yet.
-    pub(crate) fn start_budget(self: Pin<&mut Self>) {
-        let this = self.project();
-        this.budget.start(&this.branch.node);
+    pub(crate) fn start_budget(&self) {
+        start(&self.branch.node);
     }
-
 }
 
 impl<F: Future> Body<F> {
@@ -132,11 +133,12 @@ impl<F: Future> Body<F> {
         let rescued = this.branch.node.is_rescued();
         if !this.region.is_entered() {
             this.region.as_mut().enter(this.branch.enter());
+            this.budget.attach(&this.branch.node);
         } else if !rescued {
             this.branch.follow();
         }
         if !rescued {
-            this.budget.watch(this.branch);
+            watch(this.branch);
             // Before the poll: what is seen of a shield in its first poll must find it counted.
             count_in(this.ticket, this.branch);
         }
@@ -167,30 +169,40 @@ fn count_in(ticket: &mut Option<Ticket>, branch: &Branch) {
 impl Budget {
     #[track_caller]
     fn new(own: Option<Duration>) -> Self {
-        let own = check_budget(own);
-        Self { own, is_default: false, running: false }
+        Self::Own(check_budget(own))
     }
 
-    /// Starts the budget when the shield begins to hold something off, and stops it if that is taken back (S5).
-    fn watch(&mut self, branch: &Branch) {
-        let holds_off = branch.is_cancelled_outside();
-        if holds_off && !self.running {
-            self.start(&branch.node);
-        } else if !holds_off && self.running {
-            self.running = false;
-            branch.node.set_deadline(None);
+    /// Has the node begin its budget with the first cancel that it holds off, polled or not (M6).
+    fn attach(self, node: &Node) {
+        let budget = match self {
+            Self::Own(own) => own,
+            Self::Default => node.host().and_then(|host| host.budget),
+        };
+        if let Some(budget) = budget.and_then(|budget| Ticks::try_from(budget.as_nanos()).ok()) {
+            node.on_held_off.get_or_init(|| HeldOff { budget, begin });
         }
     }
+}
 
-    fn start(&mut self, node: &Arc<Node>) {
-        if std::mem::replace(&mut self.running, true) {
-            return;
-        }
-        let default = || node.host().and_then(|host| host.budget);
-        let budget = if self.is_default { default() } else { self.own };
-        if let Some(at) = budget.and_then(|budget| clock::after(clock::now(), budget)) {
-            deadline::set(node, Some(at));
-        }
+/// Lets the budget run from now on, unless it does.
+fn begin(node: &Arc<Node>, budget: Ticks) {
+    if node.deadline().is_none() {
+        deadline::set(node, clock::now().checked_add(budget));
+    }
+}
+
+fn start(node: &Arc<Node>) {
+    if let Some(held_off) = node.on_held_off.get() {
+        begin(node, held_off.budget);
+    }
+}
+
+/// Starts the budget if the shield holds something off that was there before it, and stops it when that is taken back (S5).
+fn watch(branch: &Branch) {
+    if branch.is_cancelled_outside() {
+        start(&branch.node);
+    } else if branch.node.on_held_off.get().is_some() && branch.node.deadline().is_some() {
+        branch.node.set_deadline(None);
     }
 }
 

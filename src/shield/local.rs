@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::body::{Body, ShieldEnd};
-use super::rescue::{After, Rescued, wait_for};
+use super::rescue::{After, Rescued};
+use crate::rest::wait_for;
 
 /// Shields a future that is not `Send`, inside a `LocalSet` or `LocalRuntime`.
 ///

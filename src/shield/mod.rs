@@ -15,4 +15,3 @@ pub use scoped::{ScopedShield, shield_scoped};
 #[cfg(feature = "signal")]
 pub(crate) use body::check_budget;
 pub(crate) use body::out_of_budget;
-pub(crate) use rescue::{Rest, collect, hand_over};

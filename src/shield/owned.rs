@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
-use super::rescue::{After, Carried, Rescued, Rest, hand_over};
+use super::rescue::{After, Carried, Rescued};
 use crate::host::{Frame, Node};
+use crate::rest::{Rest, hand_over};
 
 /// Runs `fut` to its end, whatever happens to the caller.
 ///

@@ -1,6 +1,5 @@
 //! Rescue: what happens to the rest of a shield whose caller was dropped.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -13,51 +12,12 @@ use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
 use crate::current::{Current, Enter};
-use crate::host::{self, Frame, Host, Node};
+use crate::host::{self, Frame, Node};
 use crate::nursery::Ticket;
 use crate::outcome::Panic;
 use crate::report::{Event, Subject};
+use crate::rest::{Rest, collect};
 use crate::trace::Span;
-
-/// Something that goes on after its caller was dropped.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-thread_local! {
-    /// Set while a future with a finalizer is being dropped: the finalizer has to wait for what is rescued from inside it.
-    static COLLECTED: RefCell<Option<Vec<Rest>>> = const { RefCell::new(None) };
-}
-
-/// Gives the rest of something to its runtime, or to the finalizer around it that has to wait for it.
-pub(crate) fn hand_over(host: &Host, rest: impl Future<Output = ()> + Send + 'static) {
-    let mut rest = Some(rest);
-    let collecting = COLLECTED.try_with(|collected| {
-        if let Some(collected) = collected.borrow_mut().as_mut() {
-            collected.extend(rest.take().map(|rest| Box::pin(rest) as Rest));
-        }
-    });
-    if let (Ok(()) | Err(_), Some(rest)) = (collecting, rest) {
-        host.spawn(rest);
-    }
-}
-
-/// Has the finalizer around it, if there is one, wait for something that goes on elsewhere.
-pub(super) fn wait_for(rest: impl Future<Output = ()> + Send + 'static) {
-    // A thread that is being torn down collects nothing.
-    let collecting = COLLECTED.try_with(|collected| {
-        if let Some(collected) = collected.borrow_mut().as_mut() {
-            collected.push(Box::pin(rest));
-        }
-    });
-    collecting.unwrap_or_default();
-}
-
-/// Gives back what is rescued while `discard` drops something. It must not panic.
-pub(crate) fn collect<R>(discard: impl FnOnce() -> R) -> (Vec<Rest>, R) {
-    let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
-    let outer = swap(Some(Vec::new()));
-    let result = discard();
-    (swap(outer).unwrap_or_default(), result)
-}
 
 /// Reads the error out of a value, if it is one.
 type IsError<T> = fn(&T) -> Option<Arc<str>>;
@@ -178,7 +138,7 @@ impl<F: Future> Future for Rescued<F> {
             this.ticket = None;
             return Poll::Ready(());
         };
-        body.as_mut().start_budget();
+        body.start_budget();
         let mut end = Poll::Pending;
         this.after.inside(&mut || end = body.as_mut().poll(cx));
         let Poll::Ready(end) = end else { return Poll::Pending };

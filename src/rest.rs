@@ -1,0 +1,58 @@
+//! The rest of dropped work: handed to its runtime, or to the finalizer around it that waits for it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::current;
+use crate::host::Host;
+
+/// Something that goes on after its caller was dropped.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+thread_local! {
+    /// Set while a future with a finalizer is being dropped: the finalizer has to wait for what is rescued from inside it.
+    static COLLECTED: RefCell<Option<Vec<Rest>>> = const { RefCell::new(None) };
+}
+
+/// Gives the rest of something to its runtime, or to the finalizer around it that has to wait for it.
+pub(crate) fn hand_over(host: &Host, rest: impl Future<Output = ()> + Send + 'static) {
+    let mut rest = Some(rest);
+    let collecting = COLLECTED.try_with(|collected| {
+        if let Some(collected) = collected.borrow_mut().as_mut() {
+            collected.extend(rest.take().map(|rest| Box::pin(rest) as Rest));
+        }
+    });
+    if let (Ok(()) | Err(_), Some(rest)) = (collecting, rest) {
+        host.spawn(rest);
+    }
+}
+
+/// Gives what was rescued to its runtime, where no finalizer has to wait for it.
+pub(crate) fn hand_on(rests: Vec<Rest>) {
+    if rests.is_empty() {
+        return;
+    }
+    if let Some(host) = current::node().host() {
+        rests.into_iter().for_each(|rest| hand_over(host, rest));
+    }
+}
+
+/// Has the finalizer around it, if there is one, wait for something that goes on elsewhere.
+pub(crate) fn wait_for(rest: impl Future<Output = ()> + Send + 'static) {
+    // A thread that is being torn down collects nothing.
+    let collecting = COLLECTED.try_with(|collected| {
+        if let Some(collected) = collected.borrow_mut().as_mut() {
+            collected.push(Box::pin(rest));
+        }
+    });
+    collecting.unwrap_or_default();
+}
+
+/// Gives back what is rescued while `discard` drops something. It must not panic.
+pub(crate) fn collect<R>(discard: impl FnOnce() -> R) -> (Vec<Rest>, R) {
+    let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
+    let outer = swap(Some(Vec::new()));
+    let result = discard();
+    (swap(outer).unwrap_or_default(), result)
+}
