@@ -104,9 +104,9 @@ fn a_hold_that_is_released_while_its_frame_is_judged_leaves_it_awake_or_cut() {
         top.cancel(cause());
         let frame = frame_of(&top);
         let (bell, waker) = Bell::new();
-        frame.begin();
+        frame.begin(true);
         let mut hold = Hold::default();
-        hold.renew(Some(&frame), super::WakerId::of(&waker), &waker);
+        hold.renew(&frame, super::WakerId::of(&waker), &waker);
         let release = spawn(&Arc::new(()), |_| drop(hold));
         frame.arm(&waker);
         let verdict = frame.judge(false);

@@ -109,21 +109,24 @@ struct Poller {
     bell: Arc<Bell>,
     waker: Waker,
     armed: bool,
+    /// True if the poll before began with the cancel visible.
+    saw_it: bool,
 }
 
 impl Poller {
     fn new(frame: Arc<Frame>) -> Self {
         let (bell, waker) = Bell::new();
-        Self { frame, bell, waker, armed: false }
+        Self { frame, bell, waker, armed: false, saw_it: false }
     }
 
     /// One poll, in which each of `holds` is polled. Returns the verdict, if the cancel was visible.
     fn poll(&mut self, holds: &mut [Hold]) -> Option<Verdict> {
         let visible = self.frame.is_cancelled();
         if visible {
-            self.frame.begin();
+            self.frame.begin(!self.saw_it);
         }
-        holds.iter_mut().for_each(|hold| hold.renew(Some(&self.frame), WakerId::of(&self.waker), &self.waker));
+        self.saw_it = visible;
+        holds.iter_mut().for_each(|hold| hold.renew(&self.frame, WakerId::of(&self.waker), &self.waker));
         self.arm(visible);
         let verdict = visible.then(|| self.frame.judge(false));
         if verdict == Some(Verdict::Probe) {
