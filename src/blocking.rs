@@ -40,7 +40,12 @@ impl fmt::Debug for BlockingCx {
 }
 
 /// Begins the work at the first poll, inside `frame`.
-pub(crate) fn run<F, O>(handle: &Handle, frame: Arc<Frame>, abandon: bool, work: F) -> Blocking<impl FnOnce() -> O + Send + 'static, O>
+pub(crate) fn run<F, O>(
+    handle: &Handle,
+    frame: Arc<Frame>,
+    abandon: bool,
+    work: F,
+) -> Blocking<impl FnOnce() -> O + Send + 'static, O>
 where
     F: FnOnce(&BlockingCx) -> O + Send + 'static,
 {

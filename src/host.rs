@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::{Handle, Id};
 
+use crate::core::cause::Cause;
 use crate::core::frame as frames;
 use crate::core::node::{self as nodes, Info, Kind};
 use crate::deadline::Timers;
-use crate::core::cause::Cause;
 use crate::report::{Event, Reporter};
 use crate::trace;
 

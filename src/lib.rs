@@ -389,11 +389,11 @@ mod error;
 mod finalize;
 mod host;
 mod interop;
+#[cfg(feature = "signal")]
+mod main_task;
 mod nursery;
 mod outcome;
 mod policy;
-#[cfg(feature = "signal")]
-mod main_task;
 mod region;
 mod registry;
 mod report;
@@ -410,8 +410,8 @@ mod task;
 mod test_run;
 mod trace;
 
-pub use blocking::BlockingCx;
 pub use crate::core::cause::{Cause, CauseKind};
+pub use blocking::BlockingCx;
 pub use deadline::{EffectiveDeadline, current_deadline};
 pub use delivery::{CatchCancelled, Checkpoint, WaitCancelled, cancelled, catch_cancelled, checkpoint, is_cancelled};
 pub use error::{AbsorbCancel, Cancelled, Elapsed, Failed, Failure, Failures, NurseryError, SpawnError, StartError};

@@ -108,14 +108,16 @@ impl Event {
     pub(crate) fn is_loss(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Dropped(_) | Self::Overran(_))
     }
-
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopping(why) => {
-                write!(f, "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for")
+                write!(
+                    f,
+                    "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
+                )
             }
             Self::Waiting(whom) => {
                 write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;

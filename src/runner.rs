@@ -19,8 +19,8 @@ use crate::core::live::Live;
 use crate::core::node::{Info, Kind};
 use crate::current::{Current, Enter};
 use crate::host::{self, Frame, Host, Node, lock};
-use crate::outcome::{Outcome, Panic, TaskOutput};
 use crate::main_task;
+use crate::outcome::{Outcome, Panic, TaskOutput};
 use crate::region::End;
 use crate::registry;
 use crate::report::{Event, Report, Reporter};
@@ -144,7 +144,10 @@ impl Runner {
     /// If it is 0.
     #[track_caller]
     pub fn worker_threads(mut self, threads: usize) -> Self {
-        assert!(threads > 0, "a runtime needs at least one worker thread; for none besides this one use `current_thread`");
+        assert!(
+            threads > 0,
+            "a runtime needs at least one worker thread; for none besides this one use `current_thread`"
+        );
         self.worker_threads = Some(threads);
         self
     }
@@ -295,7 +298,8 @@ impl Runner {
         if !self.signals {
             return None;
         }
-        let ladder = [Signal::Interrupt, Signal::Terminate, Signal::Break, Signal::Close, Signal::Logoff, Signal::Shutdown];
+        let ladder =
+            [Signal::Interrupt, Signal::Terminate, Signal::Break, Signal::Close, Signal::Logoff, Signal::Shutdown];
         let mut signals = ladder.to_vec();
         signals.extend(self.handlers.keys().filter(|signal| !ladder.contains(signal)));
         let window = u64::try_from(self.press_window.as_millis()).unwrap_or(u64::MAX);
@@ -323,7 +327,12 @@ const TEARDOWN: Duration = Duration::from_millis(100);
 const REPORT_MAX: Duration = Duration::from_millis(500);
 
 /// Runs main as the task of that name.
-async fn run_main<F>(root: &Arc<Node>, main: F, shielded: bool, place: &'static Location<'static>) -> OutcomeOf<F::Output>
+async fn run_main<F>(
+    root: &Arc<Node>,
+    main: F,
+    shielded: bool,
+    place: &'static Location<'static>,
+) -> OutcomeOf<F::Output>
 where
     F: Future,
     F::Output: TaskOutput,

@@ -1,9 +1,9 @@
 //! What the feature `tracing` adds: a span for each task, an event for each cancel; without it, nothing.
 
-#[cfg(feature = "tracing")]
-pub(crate) use on::{Span, cancelled, event};
 #[cfg(not(feature = "tracing"))]
 pub(crate) use off::{Span, cancelled, event};
+#[cfg(feature = "tracing")]
+pub(crate) use on::{Span, cancelled, event};
 
 #[cfg(feature = "tracing")]
 mod on {

@@ -19,16 +19,8 @@ type Rule = fn(&[File]) -> Vec<String>;
 
 impl File {
     fn new(path: &str, text: &str) -> Self {
-        let code = if path.ends_with(".rs") {
-            code(text)
-        } else {
-            text.to_owned()
-        };
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-        }
+        let code = if path.ends_with(".rs") { code(text) } else { text.to_owned() };
+        Self { path: path.to_owned(), text: text.to_owned(), code }
     }
 
     fn is_rust_in(&self, folder: &str) -> bool {
@@ -48,17 +40,10 @@ impl File {
 fn every_file_begins_with_its_sentence() {
     fn rule(files: &[File]) -> Vec<String> {
         let rust = files.iter().filter(|file| file.is_rust_in("src/"));
-        rust.filter(|file| !file.text.starts_with("//! "))
-            .map(|f| f.fault(0, "no `//!`"))
-            .collect()
+        rust.filter(|file| !file.text.starts_with("//! ")).map(|f| f.fault(0, "no `//!`")).collect()
     }
     let reason = "the first line of a file says what the file is for";
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", "use b;")],
-        &[("src/a.rs", "//! A.\nuse b;")],
-    );
+    enforce(reason, rule, &[("src/a.rs", "use b;")], &[("src/a.rs", "//! A.\nuse b;")]);
 }
 
 #[test]
@@ -108,16 +93,8 @@ fn what_the_tables_offer_is_compiled() {
     }
     let reason = "a table of names is right only as far as a program below it compiles";
     let section = "//! # Coming from a\n//! | a | b |\n//! |---|---|\n//! | `a` | [`b::c`] |\n";
-    let (bad, good) = (
-        format!("{section}//! ```\n//! d();\n//! ```"),
-        format!("{section}//! ```\n//! c();\n//! ```"),
-    );
-    enforce(
-        reason,
-        rule,
-        &[("src/lib.rs", &bad)],
-        &[("src/lib.rs", &good)],
-    );
+    let (bad, good) = (format!("{section}//! ```\n//! d();\n//! ```"), format!("{section}//! ```\n//! c();\n//! ```"));
+    enforce(reason, rule, &[("src/lib.rs", &bad)], &[("src/lib.rs", &good)]);
 }
 
 #[test]
@@ -126,9 +103,7 @@ fn cancelled_has_two_l() {
         let one_l = concat!("ance", "led");
         // The examples print what Python prints, and their tests look for that line.
         let printed = concat!("Cance", "led!");
-        let judged = files
-            .iter()
-            .filter(|file| !file.path.starts_with("examples/"));
+        let judged = files.iter().filter(|file| !file.path.starts_with("examples/"));
         judged
             .filter_map(|file| {
                 let text = match file.path.starts_with("src/") {
@@ -143,19 +118,9 @@ fn cancelled_has_two_l() {
     }
     let reason = "two spellings are two words for one thing";
     let bad = concat!("//! Was cance", "led.");
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", bad)],
-        &[("src/a.rs", "//! Was cancelled.")],
-    );
+    enforce(reason, rule, &[("src/a.rs", bad)], &[("src/a.rs", "//! Was cancelled.")]);
     let printed = concat!("\"Cance", "led!\"");
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", printed)],
-        &[("tests/a.rs", printed)],
-    );
+    enforce(reason, rule, &[("src/a.rs", printed)], &[("tests/a.rs", printed)]);
 }
 
 #[test]
@@ -163,22 +128,11 @@ fn nothing_is_left_over() {
     fn rule(files: &[File]) -> Vec<String> {
         let words = ["todo!", "unimplemented!", "dbg!", "#[ignore"];
         let rust = files.iter().filter(|file| file.path.ends_with(".rs"));
-        rust.flat_map(|file| words.iter().flat_map(|word| find(file, word)))
-            .collect()
+        rust.flat_map(|file| words.iter().flat_map(|word| find(file, word))).collect()
     }
     let reason = "unfinished code does not pass; a test that is not run is worse than none";
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", "fn a() { todo!() }")],
-        &[("src/a.rs", "// todo!")],
-    );
-    enforce(
-        reason,
-        rule,
-        &[("tests/a.rs", "#[ignore = \"x\"]")],
-        &[("tests/a.rs", "#[test]")],
-    );
+    enforce(reason, rule, &[("src/a.rs", "fn a() { todo!() }")], &[("src/a.rs", "// todo!")]);
+    enforce(reason, rule, &[("tests/a.rs", "#[ignore = \"x\"]")], &[("tests/a.rs", "#[test]")]);
 }
 
 #[test]
@@ -187,18 +141,14 @@ fn core_is_pure() {
         // A nested `use std::{..}` would hide a name from this rule.
         let words = ["tokio", "std::time", "Instant", "signal", "std::{"];
         let core = files.iter().filter(|file| file.is_rust_in("src/core/"));
-        core.flat_map(|file| words.iter().flat_map(|word| find(file, word)))
-            .collect()
+        core.flat_map(|file| words.iter().flat_map(|word| find(file, word))).collect()
     }
     let reason = "`core` is state: it knows no runtime, no clock, no signal";
     enforce(
         reason,
         rule,
         &[("src/core/a.rs", "use std::time::Instant;")],
-        &[
-            ("src/core/a.rs", "// tokio\nuse std::task::Waker;"),
-            ("src/a.rs", "use tokio::time;"),
-        ],
+        &[("src/core/a.rs", "// tokio\nuse std::task::Waker;"), ("src/a.rs", "use tokio::time;")],
     );
 }
 
@@ -207,27 +157,13 @@ fn core_takes_its_locks_from_one_file() {
     fn rule(files: &[File]) -> Vec<String> {
         let core = files.iter().filter(|file| file.is_rust_in("src/core/"));
         core.filter(|file| file.path != "src/core/sync.rs")
-            .flat_map(|file| {
-                ["std::sync", "loom"]
-                    .iter()
-                    .flat_map(|word| find(file, word))
-            })
+            .flat_map(|file| ["std::sync", "loom"].iter().flat_map(|word| find(file, word)))
             .collect()
     }
     let reason = "loom sees only what goes through `core/sync.rs`";
     let text = "use std::sync::Mutex;";
-    enforce(
-        reason,
-        rule,
-        &[("src/core/a.rs", text)],
-        &[("src/core/sync.rs", text)],
-    );
-    enforce(
-        reason,
-        rule,
-        &[("src/core/a.rs", "loom::model")],
-        &[("src/core/a.rs", "loom_tests")],
-    );
+    enforce(reason, rule, &[("src/core/a.rs", text)], &[("src/core/sync.rs", text)]);
+    enforce(reason, rule, &[("src/core/a.rs", "loom::model")], &[("src/core/a.rs", "loom_tests")]);
 }
 
 #[test]
@@ -271,19 +207,9 @@ fn headings_are_the_known_ones_in_order() {
                   Cancel safety, Shutdown, Drop, Panics, Errors, Safety, Examples;\n\
                   before them, in what is private: Invariants, Lock order";
     let good = "/// # Drop\n/// ```\n/// # hidden();\n/// ```\n/// # Examples\nfn a() {}";
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", "/// # Cancellation")],
-        &[("src/a.rs", good)],
-    );
+    enforce(reason, rule, &[("src/a.rs", "/// # Cancellation")], &[("src/a.rs", good)]);
     let other_order = "/// # Examples\n/// A.\n/// # Drop\nfn a() {}";
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", other_order)],
-        &[("src/a.rs", "//! # Why")],
-    );
+    enforce(reason, rule, &[("src/a.rs", other_order)], &[("src/a.rs", "//! # Why")]);
 }
 
 #[test]
@@ -292,11 +218,7 @@ fn futures_say_what_dropping_them_loses() {
         let src = || files.iter().filter(|file| file.is_rust_in("src/"));
         let futures: BTreeSet<&str> = src()
             .flat_map(|file| file.code.split("Future for ").skip(1))
-            .map(|rest| {
-                rest.split(|c| !is_word(c) && c != ':')
-                    .next()
-                    .unwrap_or_default()
-            })
+            .map(|rest| rest.split(|c| !is_word(c) && c != ':').next().unwrap_or_default())
             .map(|path| path.rsplit("::").next().unwrap_or(path))
             .collect();
         let mut faults = Vec::new();
@@ -305,11 +227,7 @@ fn futures_say_what_dropping_them_loses() {
             let structs = file
                 .code
                 .match_indices("pub struct ")
-                .filter_map(|(at, keyword)| {
-                    futures
-                        .contains(word_at(&file.code[at + keyword.len()..]))
-                        .then_some(at)
-                });
+                .filter_map(|(at, keyword)| futures.contains(word_at(&file.code[at + keyword.len()..])).then_some(at));
             for at in asyncs.chain(structs) {
                 if !doc_above(file, at).contains("# Cancel safety") {
                     faults.push(file.fault(at, "no `# Cancel safety`"));
@@ -319,21 +237,10 @@ fn futures_say_what_dropping_them_loses() {
         faults
     }
     let reason = "cancelling is dropping: the docs of every public future say what is lost";
-    let good =
-        "/// Waits.\n///\n/// # Cancel safety\n///\n/// Safe.\n#[inline]\npub async fn a() {}";
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", "/// A.\npub async fn a() {}")],
-        &[("src/a.rs", good)],
-    );
+    let good = "/// Waits.\n///\n/// # Cancel safety\n///\n/// Safe.\n#[inline]\npub async fn a() {}";
+    enforce(reason, rule, &[("src/a.rs", "/// A.\npub async fn a() {}")], &[("src/a.rs", good)]);
     let named = "/// A.\npub struct A<T>(T);\nimpl<T> Future for super::A<T> {}";
-    enforce(
-        reason,
-        rule,
-        &[("src/a.rs", named)],
-        &[("src/a.rs", "/// A.\npub struct A;")],
-    );
+    enforce(reason, rule, &[("src/a.rs", named)], &[("src/a.rs", "/// A.\npub struct A;")]);
 }
 
 #[test]
@@ -356,15 +263,11 @@ fn functions_are_short() {
     const MAX: usize = 60;
     fn rule(files: &[File]) -> Vec<String> {
         let src = files.iter().filter(|file| file.is_rust_in("src/"));
-        src.flat_map(|file| {
-            functions(&file.code)
-                .into_iter()
-                .map(move |range| (file, range))
-        })
-        .map(|(file, range)| (file, range.start, lines(&file.code[range])))
-        .filter(|(_, _, count)| *count > MAX)
-        .map(|(file, at, count)| file.fault(at, &format!("{count} code lines, at most {MAX}")))
-        .collect()
+        src.flat_map(|file| functions(&file.code).into_iter().map(move |range| (file, range)))
+            .map(|(file, range)| (file, range.start, lines(&file.code[range])))
+            .filter(|(_, _, count)| *count > MAX)
+            .map(|(file, at, count)| file.fault(at, &format!("{count} code lines, at most {MAX}")))
+            .collect()
     }
     let function = |count| format!("fn a(b: [u8; 2]) {{{}}}", "\na();".repeat(count) + "\n");
     let (bad, good) = (function(MAX + 1), function(MAX));
@@ -377,15 +280,11 @@ fn functions_are_flat() {
     const MAX: usize = 6;
     fn rule(files: &[File]) -> Vec<String> {
         let src = files.iter().filter(|file| file.is_rust_in("src/"));
-        src.flat_map(|file| {
-            functions(&file.code)
-                .into_iter()
-                .map(move |range| (file, range))
-        })
-        .map(|(file, range)| (file, range.start, depth(&file.code[range]) + 1))
-        .filter(|(_, _, depth)| *depth > MAX)
-        .map(|(file, at, depth)| file.fault(at, &format!("{depth} braces deep, at most {MAX}")))
-        .collect()
+        src.flat_map(|file| functions(&file.code).into_iter().map(move |range| (file, range)))
+            .map(|(file, range)| (file, range.start, depth(&file.code[range]) + 1))
+            .filter(|(_, _, depth)| *depth > MAX)
+            .map(|(file, at, depth)| file.fault(at, &format!("{depth} braces deep, at most {MAX}")))
+            .collect()
     }
     let function = |depth| format!("fn a() {}{}", "{".repeat(depth), "}".repeat(depth));
     let (bad, good) = (function(MAX + 1), function(MAX));
@@ -406,18 +305,8 @@ fn tests_do_not_wait_for_real_time() {
     }
     let reason = "a sleep is slow, flaky, and hides the order of events: use `start_paused`";
     let (bad, good) = ("sleep(a)", "#[testudo::test(start_paused = true)] sleep(a)");
-    enforce(
-        reason,
-        rule,
-        &[("tests/a.rs", bad)],
-        &[("tests/a.rs", good)],
-    );
-    enforce(
-        reason,
-        rule,
-        &[("tests/it/a.rs", bad)],
-        &[("tests/process/a.rs", bad)],
-    );
+    enforce(reason, rule, &[("tests/a.rs", bad)], &[("tests/a.rs", good)]);
+    enforce(reason, rule, &[("tests/it/a.rs", bad)], &[("tests/process/a.rs", bad)]);
 }
 
 #[test]
@@ -434,10 +323,7 @@ fn examples_are_listed() {
         .collect()
     }
     let reason = "an example that nobody finds helps nobody";
-    let (example, list) = (
-        ("examples/01_a.rs", ""),
-        ("examples/README.md", "`01_a`: a"),
-    );
+    let (example, list) = (("examples/01_a.rs", ""), ("examples/README.md", "`01_a`: a"));
     enforce(reason, rule, &[example], &[example, list]);
 }
 
@@ -447,12 +333,8 @@ fn features_are_documented() {
         let manifest = text_of(files, "Cargo.toml");
         let features = manifest.split("[features]").nth(1).unwrap_or_default();
         let features = features.lines().take_while(|line| !line.starts_with('['));
-        let guide = text_of(files, "src/lib.rs")
-            .split("//! # Crate features")
-            .nth(1);
-        let guide = guide
-            .and_then(|rest| rest.split("//! # ").next())
-            .unwrap_or_default();
+        let guide = text_of(files, "src/lib.rs").split("//! # Crate features").nth(1);
+        let guide = guide.and_then(|rest| rest.split("//! # ").next()).unwrap_or_default();
         features
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
@@ -461,56 +343,33 @@ fn features_are_documented() {
             .collect()
     }
     let reason = "a feature that is not in the guide does not exist for its reader";
-    let manifest = (
-        "Cargo.toml",
-        "[features]\ndefault = []\n# B.\nb = []\n[dependencies]\nc = 1",
-    );
+    let manifest = ("Cargo.toml", "[features]\ndefault = []\n# B.\nb = []\n[dependencies]\nc = 1");
     let (bad, good) = ("//! `b`", "//! # Crate features\n//!\n//! - `b`: b");
-    enforce(
-        reason,
-        rule,
-        &[manifest, ("src/lib.rs", bad)],
-        &[manifest, ("src/lib.rs", good)],
-    );
+    enforce(reason, rule, &[manifest, ("src/lib.rs", bad)], &[manifest, ("src/lib.rs", good)]);
 }
 
 #[test]
 fn the_rust_version_stands_once() {
     fn rule(files: &[File]) -> Vec<String> {
         let manifest = text_of(files, "Cargo.toml");
-        let version = manifest
-            .split("rust-version = \"")
-            .nth(1)
-            .and_then(|s| s.split('"').next());
+        let version = manifest.split("rust-version = \"").nth(1).and_then(|s| s.split('"').next());
         let Some(version) = version else {
             return vec!["Cargo.toml: no `rust-version`".to_owned()];
         };
         let configs = files.iter().filter(|file| file.path.ends_with(".toml"));
         let count: usize = configs.map(|file| words(&file.text, version).count()).sum();
-        if count == 1 {
-            vec![]
-        } else {
-            vec![format!("`{version}` stands {count} times")]
-        }
+        if count == 1 { vec![] } else { vec![format!("`{version}` stands {count} times")] }
     }
     let reason = "a fact in two places is wrong in one of them";
     let manifest = ("Cargo.toml", "rust-version = \"1.85\"");
-    enforce(
-        reason,
-        rule,
-        &[manifest, ("clippy.toml", "msrv = \"1.85\"")],
-        &[manifest],
-    );
+    enforce(reason, rule, &[manifest, ("clippy.toml", "msrv = \"1.85\"")], &[manifest]);
 }
 
 #[test]
 fn every_source_file_is_compiled() {
     fn rule(files: &[File]) -> Vec<String> {
-        let src: BTreeMap<&str, &File> = files
-            .iter()
-            .filter(|file| file.is_rust_in("src/"))
-            .map(|file| (file.path.as_str(), file))
-            .collect();
+        let src: BTreeMap<&str, &File> =
+            files.iter().filter(|file| file.is_rust_in("src/")).map(|file| (file.path.as_str(), file)).collect();
         let (mut seen, mut next) = (BTreeSet::new(), vec!["src/lib.rs".to_owned()]);
         while let Some(path) = next.pop() {
             let Some(file) = src.get(path.as_str()) else {
@@ -523,22 +382,13 @@ fn every_source_file_is_compiled() {
             let folder = folder.trim_end_matches("/lib").trim_end_matches("/mod");
             let modules = words(&file.code, "mod").map(|at| &file.code[at + "mod".len()..]);
             for name in modules.map(|rest| word_at(rest.trim_start())) {
-                next.extend([
-                    format!("{folder}/{name}.rs"),
-                    format!("{folder}/{name}/mod.rs"),
-                ]);
+                next.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]);
             }
         }
-        src.keys()
-            .filter(|path| !seen.contains(**path))
-            .map(|path| (*path).to_owned())
-            .collect()
+        src.keys().filter(|path| !seen.contains(**path)).map(|path| (*path).to_owned()).collect()
     }
     let reason = "no `mod` leads to this file: the compiler never sees it";
-    let (lib, sub) = (
-        ("src/lib.rs", "pub(crate) mod a;"),
-        ("src/a/mod.rs", "mod b;"),
-    );
+    let (lib, sub) = (("src/lib.rs", "pub(crate) mod a;"), ("src/a/mod.rs", "mod b;"));
     let end = ("src/a/b.rs", "");
     enforce(reason, rule, &[lib, end], &[lib, sub, end]);
 }
@@ -548,20 +398,11 @@ fn the_version_is_in_the_change_log_once() {
     fn rule(files: &[File]) -> Vec<String> {
         let version = env!("CARGO_PKG_VERSION");
         let count = words(text_of(files, "CHANGELOG.md"), version).count();
-        if count == 1 {
-            vec![]
-        } else {
-            vec![format!("CHANGELOG.md: `{version}` {count} times")]
-        }
+        if count == 1 { vec![] } else { vec![format!("CHANGELOG.md: `{version}` {count} times")] }
     }
     let reason = "a release has one entry in the change log";
     let good = concat!("## ", env!("CARGO_PKG_VERSION"), "\n");
-    enforce(
-        reason,
-        rule,
-        &[("CHANGELOG.md", "")],
-        &[("CHANGELOG.md", good)],
-    );
+    enforce(reason, rule, &[("CHANGELOG.md", "")], &[("CHANGELOG.md", good)]);
 }
 
 // -------------------------------------------------------------------------------------- helpers
@@ -569,15 +410,8 @@ fn the_version_is_in_the_change_log_once() {
 /// Shows that `rule` can fail and can pass, then applies it to the repository.
 #[track_caller]
 fn enforce(reason: &str, rule: Rule, bad: &[(&str, &str)], good: &[(&str, &str)]) {
-    let files = |of: &[(&str, &str)]| -> Vec<File> {
-        of.iter()
-            .map(|(path, text)| File::new(path, text))
-            .collect()
-    };
-    assert!(
-        !rule(&files(bad)).is_empty(),
-        "the rule does not see what is wrong in {bad:?}"
-    );
+    let files = |of: &[(&str, &str)]| -> Vec<File> { of.iter().map(|(path, text)| File::new(path, text)).collect() };
+    assert!(!rule(&files(bad)).is_empty(), "the rule does not see what is wrong in {bad:?}");
     assert_eq!(rule(&files(good)), [""; 0], "the rule refuses {good:?}");
     let faults = rule(&repository());
     assert!(faults.is_empty(), "{reason}\n\n{}\n", faults.join("\n"));
@@ -589,25 +423,14 @@ fn repository() -> Vec<File> {
     let (mut files, mut folders) = (Vec::new(), vec![root.to_path_buf()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of the repository can be read") {
-            let path = entry
-                .expect("an entry of the repository can be read")
-                .path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let path = entry.expect("an entry of the repository can be read").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 folders.push(path);
-            } else if [".rs", ".md", ".toml"]
-                .iter()
-                .any(|end| name.ends_with(end))
-            {
+            } else if [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)) {
                 let text = fs::read_to_string(&path).expect("a source file can be read");
                 let inside = path.strip_prefix(root).expect("the walk began at the root");
-                files.push(File::new(
-                    &inside.to_string_lossy().replace('\\', "/"),
-                    &text,
-                ));
+                files.push(File::new(&inside.to_string_lossy().replace('\\', "/"), &text));
             }
         }
     }
@@ -616,27 +439,20 @@ fn repository() -> Vec<File> {
 }
 
 fn text_of<'a>(files: &'a [File], path: &str) -> &'a str {
-    files
-        .iter()
-        .find(|file| file.path == path)
-        .map_or("", |file| &file.text)
+    files.iter().find(|file| file.path == path).map_or("", |file| &file.text)
 }
 
 /// The faults for each place where the code of `file` names `word`.
 fn find(file: &File, word: &str) -> Vec<String> {
-    words(&file.code, word)
-        .map(|at| file.fault(at, &format!("`{word}`")))
-        .collect()
+    words(&file.code, word).map(|at| file.fault(at, &format!("`{word}`"))).collect()
 }
 
 /// Where `word` stands in `text` as a word of its own.
 fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    text.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let starts = !word.starts_with(is_word) || !text[..at].ends_with(is_word);
-            starts && (!word.ends_with(is_word) || !text[at + word.len()..].starts_with(is_word))
-        })
+    text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let starts = !word.starts_with(is_word) || !text[..at].ends_with(is_word);
+        starts && (!word.ends_with(is_word) || !text[at + word.len()..].starts_with(is_word))
+    })
 }
 
 fn word_at(text: &str) -> &str {
@@ -650,15 +466,11 @@ fn is_word(c: char) -> bool {
 /// The documentation and attributes right above the item at `at`.
 fn doc_above(file: &File, at: usize) -> String {
     let item = file.code[..at].matches('\n').count();
-    let lines: Vec<_> = file
-        .text
-        .lines()
-        .zip(file.code.lines())
-        .take(item)
-        .collect();
-    let above = lines.iter().rev().take_while(|(text, code)| {
-        !text.trim().is_empty() && !code.trim_end().ends_with(['{', '}', ';'])
-    });
+    let lines: Vec<_> = file.text.lines().zip(file.code.lines()).take(item).collect();
+    let above = lines
+        .iter()
+        .rev()
+        .take_while(|(text, code)| !text.trim().is_empty() && !code.trim_end().ends_with(['{', '}', ';']));
     above.map(|(text, _)| format!("{text}\n")).collect()
 }
 
@@ -759,9 +571,6 @@ fn only_code_is_code() {
     let text = "a<'b>('\\'', '\"', \"// c\\\"\", r#\"d\"e\"#); // f\n/* g\n*/ h \"\ni\"";
     assert_eq!(code(text), "a<'b>(\"\", \"\", \"\", \"\"); \n\n h \"\n\"");
     let text = "fn a(); fn b(c: fn(d)) -> [u8; 2] where e: F {g{h}}";
-    let bodies: Vec<&str> = functions(text)
-        .into_iter()
-        .map(|range| &text[range])
-        .collect();
+    let bodies: Vec<&str> = functions(text).into_iter().map(|range| &text[range]).collect();
     assert_eq!(bodies, ["g{h}"]);
 }

@@ -57,11 +57,7 @@ struct MainOptions {
 
 impl MainOptions {
     fn set(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
-        let name = meta
-            .path
-            .get_ident()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let name = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
         if self.seen.contains(&name) {
             return Err(meta.error(format!("`{name}` is given twice")));
         }
@@ -92,19 +88,13 @@ impl MainOptions {
                 self.current_thread = true;
                 Ok(quote!(.current_thread()))
             }
-            _ => Err(Error::new(
-                value.span(),
-                "unknown flavor: expected \"multi_thread\" or \"current_thread\"",
-            )),
+            _ => Err(Error::new(value.span(), "unknown flavor: expected \"multi_thread\" or \"current_thread\"")),
         }
     }
 
     fn worker_threads(&mut self, value: &LitInt) -> Result<TokenStream> {
         if value.base10_parse::<usize>()? == 0 {
-            return Err(Error::new(
-                value.span(),
-                "a runtime needs at least 1 worker thread",
-            ));
+            return Err(Error::new(value.span(), "a runtime needs at least 1 worker thread"));
         }
         self.worker_threads = Some(value.span());
         Ok(quote!(.worker_threads(#value)))
@@ -112,10 +102,9 @@ impl MainOptions {
 
     fn check(&self) -> Result<()> {
         match self.worker_threads {
-            Some(span) if self.current_thread => Err(Error::new(
-                span,
-                "`worker_threads` needs the flavor \"multi_thread\": \"current_thread\" has none",
-            )),
+            Some(span) if self.current_thread => {
+                Err(Error::new(span, "`worker_threads` needs the flavor \"multi_thread\": \"current_thread\" has none"))
+            }
             _ => Ok(()),
         }
     }
@@ -166,12 +155,7 @@ impl Function {
 
     /// A plain function of the same name, with the body in an inner `async fn __body()`.
     fn wrap(&self, attr: &TokenStream, output: &TokenStream, run: &TokenStream) -> TokenStream {
-        let Self {
-            attrs,
-            vis,
-            sig,
-            body,
-        } = self;
+        let Self { attrs, vis, sig, body } = self;
         let (name, inner_output) = (&sig.ident, &sig.output);
         quote! {
             #(#attrs)*
@@ -185,21 +169,15 @@ impl Function {
 }
 
 /// Expands `item`; an error stands in place of the body, so that it is the only one.
-fn expand(
-    item: TokenStream,
-    expansion: impl FnOnce(&Function) -> Result<TokenStream>,
-) -> TokenStream {
+fn expand(item: TokenStream, expansion: impl FnOnce(&Function) -> Result<TokenStream>) -> TokenStream {
     let function: Function = match syn::parse2(item) {
         Ok(function) => function,
         Err(error) => return error.to_compile_error(),
     };
-    function
-        .check()
-        .and_then(|()| expansion(&function))
-        .unwrap_or_else(|error| {
-            let (name, error) = (&function.sig.ident, error.to_compile_error());
-            quote_spanned!(name.span()=> fn #name() { #error })
-        })
+    function.check().and_then(|()| expansion(&function)).unwrap_or_else(|error| {
+        let (name, error) = (&function.sig.ident, error.to_compile_error());
+        quote_spanned!(name.span()=> fn #name() { #error })
+    })
 }
 
 #[cfg(test)]
@@ -237,18 +215,8 @@ mod tests {
             "async fn main() {}",
             "Runner::new().worker_threads(3).shield_main(true).wait_for_tasks(false)",
         );
-        check(
-            main,
-            "flavor = \"multi_thread\"",
-            "async fn main() {}",
-            "Runner::new().run_and_exit",
-        );
-        check(
-            main,
-            "flavor = \"current_thread\"",
-            "async fn main() {}",
-            "Runner::new().current_thread()",
-        );
+        check(main, "flavor = \"multi_thread\"", "async fn main() {}", "Runner::new().run_and_exit");
+        check(main, "flavor = \"current_thread\"", "async fn main() {}", "Runner::new().current_thread()");
     }
 
     #[test]
@@ -275,44 +243,21 @@ mod tests {
         let plain = "async fn main() {}";
         for (args, item, message) in [
             ("", "fn main() {}", "this function must be an `async fn`"),
-            (
-                "",
-                "async fn main(a: u8) {}",
-                "this function can not have arguments",
-            ),
-            (
-                "",
-                "async fn main<T>() {}",
-                "this function can not be generic",
-            ),
+            ("", "async fn main(a: u8) {}", "this function can not have arguments"),
+            ("", "async fn main<T>() {}", "this function can not be generic"),
             ("color = 1", plain, "unknown option: expected `flavor`"),
             ("flavor = \"x\"", plain, "unknown flavor: expected"),
             ("flavor = 1", plain, "expected string literal"),
-            (
-                "worker_threads = 0",
-                plain,
-                "a runtime needs at least 1 worker thread",
-            ),
+            ("worker_threads = 0", plain, "a runtime needs at least 1 worker thread"),
             ("shield_main = 1", plain, "expected boolean literal"),
             ("shield_main", plain, "this option needs a value"),
-            (
-                "shield_main = true, shield_main = true",
-                plain,
-                "`shield_main` is given twice",
-            ),
-            (
-                "worker_threads = 2, flavor = \"current_thread\"",
-                plain,
-                "`worker_threads` needs",
-            ),
+            ("shield_main = true, shield_main = true", plain, "`shield_main` is given twice"),
+            ("worker_threads = 2, flavor = \"current_thread\"", plain, "`worker_threads` needs"),
         ] {
             let expanded = main(args.parse().unwrap(), item.parse().unwrap()).to_string();
             assert!(expanded.contains(message), "no `{message}` in:\n{expanded}");
         }
         let expanded = test("paused = true".parse().unwrap(), plain.parse().unwrap()).to_string();
-        assert!(
-            expanded.contains("unknown option: expected `start_paused`"),
-            "{expanded}"
-        );
+        assert!(expanded.contains("unknown option: expected `start_paused`"), "{expanded}");
     }
 }

@@ -37,11 +37,7 @@ impl Ladder {
     /// Returns a ladder on which presses of one kind less than `window_ms` apart are one press; 0
     /// counts every press.
     pub(crate) fn new(window_ms: u64) -> Self {
-        Self {
-            window_ms,
-            counted: Vec::new(),
-            next: Rung::Cancel,
-        }
+        Self { window_ms, counted: Vec::new(), next: Rung::Cancel }
     }
 
     /// Returns the rung that this press reaches, or `None` if it belongs to the last counted press
@@ -82,10 +78,7 @@ mod tests {
     /// Plays `(kind, now_ms)` presses and returns the reached rungs, `-` for a coalesced press.
     fn check(window_ms: u64, presses: &[(u8, u64)], expect: &str) {
         let mut ladder = Ladder::new(window_ms);
-        let reached: Vec<_> = presses
-            .iter()
-            .map(|&(kind, now)| ladder.press(kind, now))
-            .collect();
+        let reached: Vec<_> = presses.iter().map(|&(kind, now)| ladder.press(kind, now)).collect();
         assert_eq!(letters(&reached), expect, "presses {presses:?}");
     }
 
@@ -104,11 +97,7 @@ mod tests {
         check(200, &[(INT, 0)], "C");
         check(200, &[(INT, 0), (INT, 1000)], "CR");
         check(200, &[(INT, 0), (INT, 1000), (INT, 2000)], "CRF");
-        check(
-            200,
-            &[(INT, 0), (INT, 1000), (INT, 2000), (INT, 3000), (INT, 4000)],
-            "CRFFF",
-        );
+        check(200, &[(INT, 0), (INT, 1000), (INT, 2000), (INT, 3000), (INT, 4000)], "CRFFF");
     }
 
     #[test]
@@ -120,11 +109,7 @@ mod tests {
     #[test]
     fn the_window_begins_at_the_last_counted_press() {
         check(200, &[(INT, 0), (INT, 150), (INT, 300)], "C-R");
-        check(
-            200,
-            &[(INT, 0), (INT, 150), (INT, 300), (INT, 450), (INT, 600)],
-            "C-R-F",
-        );
+        check(200, &[(INT, 0), (INT, 150), (INT, 300), (INT, 450), (INT, 600)], "C-R-F");
         check(200, &[(INT, 0), (INT, 199), (INT, 200)], "C-R");
         check(200, &[(INT, 7000), (INT, 7199), (INT, 7200)], "C-R");
     }
@@ -133,11 +118,7 @@ mod tests {
     fn another_kind_is_another_press() {
         check(200, &[(INT, 0), (TERM, 0)], "CR");
         check(200, &[(INT, 0), (TERM, 10), (INT, 20), (TERM, 30)], "CR--");
-        check(
-            200,
-            &[(INT, 0), (TERM, 150), (INT, 210), (TERM, 340)],
-            "CRF-",
-        );
+        check(200, &[(INT, 0), (TERM, 150), (INT, 210), (TERM, 340)], "CRF-");
     }
 
     #[test]
@@ -148,11 +129,7 @@ mod tests {
     #[test]
     fn a_clock_set_back_neither_panics_nor_swallows_presses() {
         check(200, &[(INT, 5000), (INT, 4900)], "C-");
-        check(
-            200,
-            &[(INT, 3_600_000), (INT, 0), (INT, 100), (INT, 200)],
-            "CR-F",
-        );
+        check(200, &[(INT, 3_600_000), (INT, 0), (INT, 100), (INT, 200)], "CR-F");
         check(200, &[(INT, u64::MAX), (INT, 0)], "CR");
         check(u64::MAX, &[(INT, 0), (INT, u64::MAX)], "CR");
     }
@@ -164,10 +141,6 @@ mod tests {
         assert_eq!(ladder.press(INT, 0), Some(Rung::Report));
         assert_eq!(ladder.escalate(), Rung::Force);
         assert_eq!(ladder.escalate(), Rung::Force);
-        assert_eq!(
-            ladder.press(INT, 100),
-            None,
-            "escalating does not count as a press"
-        );
+        assert_eq!(ladder.press(INT, 100), None, "escalating does not count as a press");
     }
 }

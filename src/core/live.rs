@@ -120,7 +120,10 @@ impl Live {
     }
 
     /// Waits until no more than `idle` is left besides daemons.
-    #[cfg_attr(not(feature = "signal"), allow(dead_code, reason = "only a runner waits for tasks that it does not cancel"))]
+    #[cfg_attr(
+        not(feature = "signal"),
+        allow(dead_code, reason = "only a runner waits for tasks that it does not cancel")
+    )]
     pub(crate) fn poll_daemons_only(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_until(cx, |count| count & REGULAR <= self.idle)
     }

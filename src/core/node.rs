@@ -519,11 +519,14 @@ impl<H> Node<H> {
     /// cancel of its own. A flag that is on its way down from a change above makes this false for a moment.
     fn is_path(path: &[Arc<Self>], guards: &[MutexGuard<'_, Tree<H>>]) -> bool {
         let linked = path.windows(2).zip(guards.iter().rev()).all(|(pair, tree)| {
-            pair[0].is_open() && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1])) && pair[0].is_cancelled()
+            pair[0].is_open()
+                && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1]))
+                && pair[0].is_cancelled()
         });
         let own = REQUESTED | LATCHED | PIERCED;
         let catches = path.last().is_some_and(|last| last.info.kind == Kind::Catch);
-        let outside = guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
+        let outside =
+            guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
         linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside || catches))
     }
 }

@@ -1,19 +1,19 @@
 //! The one switch between the locks and atomics of std and those of loom.
 
-#[cfg(not(testudo_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(testudo_loom)]
 pub(crate) use loom::sync::atomic::Ordering;
 #[cfg(testudo_loom)]
 pub(crate) use modelled::{AtomicBool, AtomicUsize};
+#[cfg(not(testudo_loom))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 // loom's `Arc` has no `Weak`; counting references is not what its models look at.
 pub(crate) use std::sync::Arc;
 
-#[cfg(not(testudo_loom))]
-pub(crate) use std::sync::OnceLock;
 #[cfg(testudo_loom)]
 pub(crate) use modelled::OnceLock;
+#[cfg(not(testudo_loom))]
+pub(crate) use std::sync::OnceLock;
 
 #[cfg(testudo_loom)]
 pub(crate) use loom::thread::yield_now;
@@ -94,11 +94,23 @@ mod modelled {
     atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_or swap);
 
     impl AtomicUsize {
-        pub(crate) fn compare_exchange(&self, old: usize, new: usize, ok: Ordering, not: Ordering) -> Result<usize, usize> {
+        pub(crate) fn compare_exchange(
+            &self,
+            old: usize,
+            new: usize,
+            ok: Ordering,
+            not: Ordering,
+        ) -> Result<usize, usize> {
             self.touch().compare_exchange(old, new, ok, not)
         }
 
-        pub(crate) fn compare_exchange_weak(&self, old: usize, new: usize, ok: Ordering, not: Ordering) -> Result<usize, usize> {
+        pub(crate) fn compare_exchange_weak(
+            &self,
+            old: usize,
+            new: usize,
+            ok: Ordering,
+            not: Ordering,
+        ) -> Result<usize, usize> {
             self.touch().compare_exchange_weak(old, new, ok, not)
         }
     }

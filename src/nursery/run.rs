@@ -17,14 +17,14 @@ use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::core::sabotage::{self, Bug};
 use crate::current;
-use crate::host::{self, Frame, Node};
 use crate::error::{Failed, Failures, NurseryError};
+use crate::host::{self, Frame, Node};
 use crate::outcome::{Panic, TaskOutput};
 use crate::policy::Policy;
 use crate::region::{Cutting, End, Region};
+use crate::rest::hand_over;
 use crate::scope::start_timers;
 use crate::seat::Branch;
-use crate::rest::hand_over;
 
 /// Runs `body` with a nursery, and ends when the body and every child have ended.
 ///

@@ -236,4 +236,3 @@ where
         f.debug_struct("Shield").field("node", &self.body.as_ref().map(|body| body.node())).finish_non_exhaustive()
     }
 }
-

@@ -32,12 +32,7 @@ pub(super) struct After<T> {
 
 impl<T> Default for After<T> {
     fn default() -> Self {
-        Self {
-            on_rescued: None,
-            is_error: None,
-            carried: Vec::new(),
-            span: Span::default(),
-        }
+        Self { on_rescued: None, is_error: None, carried: Vec::new(), span: Span::default() }
     }
 }
 

@@ -113,10 +113,7 @@ pub(crate) fn subscribe(
         on_signal: Box::new(on_signal),
     });
     state.listeners.push(Arc::clone(&listener));
-    Ok(Subscription {
-        listener,
-        watcher: watcher.thread,
-    })
+    Ok(Subscription { listener, watcher: watcher.thread })
 }
 
 /// Ends the process as the default action of `signal` does: on Unix, by the signal itself.
@@ -140,17 +137,13 @@ pub(crate) struct Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("signals", &self.listener.signals)
-            .finish_non_exhaustive()
+        f.debug_struct("Subscription").field("signals", &self.listener.signals).finish_non_exhaustive()
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        lock(&STATE)
-            .listeners
-            .retain(|other| !Arc::ptr_eq(other, &self.listener));
+        lock(&STATE).listeners.retain(|other| !Arc::ptr_eq(other, &self.listener));
         self.listener.open.store(false, Ordering::Relaxed);
         if thread::current().id() != self.watcher {
             drop(lock(&self.listener.turn));
@@ -208,12 +201,8 @@ struct State {
 }
 
 /// Never held while a callback or a `turn` is.
-static STATE: Mutex<State> = Mutex::new(State {
-    watcher: None,
-    before: Vec::new(),
-    installed: Vec::new(),
-    listeners: Vec::new(),
-});
+static STATE: Mutex<State> =
+    Mutex::new(State { watcher: None, before: Vec::new(), installed: Vec::new(), listeners: Vec::new() });
 
 impl State {
     fn watcher(&mut self) -> io::Result<Watcher> {
@@ -262,16 +251,10 @@ impl Watcher {
     fn start() -> io::Result<Self> {
         let (events, arriving) = mpsc::unbounded_channel();
         let (starting, started) = channel::channel();
-        let thread = thread::Builder::new()
-            .name("testudo-signals".into())
-            .spawn(move || serve(&starting, arriving))?;
+        let thread = thread::Builder::new().name("testudo-signals".into()).spawn(move || serve(&starting, arriving))?;
         // No answer: the thread panicked, as tokio does when the process is out of descriptors.
         let runtime = started.recv().map_err(io::Error::other)??;
-        Ok(Self {
-            runtime,
-            events,
-            thread: thread.thread().id(),
-        })
+        Ok(Self { runtime, events, thread: thread.thread().id() })
     }
 
     /// Installs the handler of `signal` if the platform has this signal, and returns whether it has.
@@ -281,17 +264,12 @@ impl Watcher {
         let Some(stream) = platform::listen(signal)? else {
             return Ok(false);
         };
-        self.runtime
-            .spawn(forward(signal, stream, self.events.clone()));
+        self.runtime.spawn(forward(signal, stream, self.events.clone()));
         Ok(true)
     }
 }
 
-async fn forward(
-    signal: Signal,
-    mut stream: platform::Stream,
-    events: mpsc::UnboundedSender<Signal>,
-) {
+async fn forward(signal: Signal, mut stream: platform::Stream, events: mpsc::UnboundedSender<Signal>) {
     while stream.recv().await.is_some() && events.send(signal).is_ok() {}
 }
 
@@ -299,10 +277,7 @@ async fn forward(
 ///
 /// The runtime is built and kept here, not by the caller: that one may be within another runtime,
 /// where none may be dropped.
-fn serve(
-    starting: &channel::Sender<io::Result<Handle>>,
-    mut events: mpsc::UnboundedReceiver<Signal>,
-) {
+fn serve(starting: &channel::Sender<io::Result<Handle>>, mut events: mpsc::UnboundedReceiver<Signal>) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(starting.send(Err(error))),
@@ -316,9 +291,7 @@ fn serve(
 /// Gives `signal` to everybody interested; to nobody means its default action.
 fn dispatch(signal: Signal) {
     let interested = lock(&STATE).interested_in(signal);
-    let served = interested
-        .into_iter()
-        .fold(false, |served, listener| listener.call(signal) | served);
+    let served = interested.into_iter().fold(false, |served, listener| listener.call(signal) | served);
     if !served && lock(&STATE).before(signal) == Before::Default {
         die_by(signal);
     }

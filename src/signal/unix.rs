@@ -26,10 +26,7 @@ pub(super) fn before(signal: Signal) -> Before {
     let Some(bit) = number(signal).map(|number| 1 << (number - 1)) else {
         return Before::Default;
     };
-    match (
-        mask(&status, "SigIgn:") & bit,
-        mask(&status, "SigCgt:") & bit,
-    ) {
+    match (mask(&status, "SigIgn:") & bit, mask(&status, "SigCgt:") & bit) {
         (0, 0) => Before::Default,
         (0, _) => Before::Caught,
         _ => Before::Ignored,
@@ -40,10 +37,7 @@ pub(super) fn before(signal: Signal) -> Before {
 ///
 /// The kernel shields process 1 from default actions, which would leave the emulation to abort; it
 /// exits with the code that a shell would make of that death.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the default action of a signal is to end the process"
-)]
+#[expect(clippy::disallowed_methods, reason = "the default action of a signal is to end the process")]
 pub(super) fn die_by(signal: Signal) -> ! {
     let number = number(signal).unwrap_or(0);
     if process::id() != 1 {
@@ -67,7 +61,5 @@ fn kind(signal: Signal) -> Option<SignalKind> {
 /// Returns the hexadecimal mask after `key`, whose bit `n - 1` stands for signal `n`.
 fn mask(status: &str, key: &str) -> u64 {
     let value = status.lines().find_map(|line| line.strip_prefix(key));
-    value
-        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
-        .unwrap_or(0)
+    value.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
 }

@@ -66,10 +66,7 @@ pub(super) fn before(_: Signal) -> Before {
 }
 
 /// Exits as the system's last handler does.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the default action of a console event is to end the process"
-)]
+#[expect(clippy::disallowed_methods, reason = "the default action of a console event is to end the process")]
 pub(super) fn die_by(_: Signal) -> ! {
     process::exit(CONTROL_C_EXIT)
 }

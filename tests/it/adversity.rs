@@ -9,9 +9,8 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use testudo::{
-    CancelScope, CauseKind, Event, FinalizeExt, Runner, ScopeHandle, all_tasks, cancelled, drain,
-    fail_after, find, move_on_after, nursery, nursery_local, shield, shield_local, shield_scoped,
-    shield_with, spawn,
+    CancelScope, CauseKind, Event, FinalizeExt, Runner, ScopeHandle, all_tasks, cancelled, drain, fail_after, find,
+    move_on_after, nursery, nursery_local, shield, shield_local, shield_scoped, shield_with, spawn,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
@@ -153,11 +152,7 @@ const WAYS: &[(&str, Way)] = &[
                 let mut branches = FuturesUnordered::new();
                 branches.push(pending::<u8>().boxed());
                 branches.push(work.boxed());
-                assert_eq!(
-                    branches.next().await,
-                    Some(7),
-                    "the value of the branch is there"
-                );
+                assert_eq!(branches.next().await, Some(7), "the value of the branch is there");
                 branches.next().await
             });
             let (end, ()) = tokio::join!(run, cancel_when_begun(&w, handle));
@@ -178,10 +173,7 @@ const WAYS: &[(&str, Way)] = &[
             let outer = CancelScope::new();
             let (handle, work) = (outer.handle(), shield(w.run()));
             let run = outer.run(async move {
-                let value = CancelScope::new()
-                    .run(work)
-                    .await
-                    .expect("the inner scope's body has ended");
+                let value = CancelScope::new().run(work).await.expect("the inner scope's body has ended");
                 assert_eq!(value, 7);
                 pending::<()>().await;
             });
@@ -225,9 +217,7 @@ const WAYS: &[(&str, Way)] = &[
         Box::pin(async move {
             let mut work = Box::pin(shield(w.run()));
             assert!(is_pending(work.as_mut()).await);
-            tokio::task::spawn_blocking(move || drop(work))
-                .await
-                .unwrap();
+            tokio::task::spawn_blocking(move || drop(work)).await.unwrap();
             w.lose();
         })
     }),
@@ -253,12 +243,7 @@ const WAYS: &[(&str, Way)] = &[
         Box::pin(async move {
             let work = w.run();
             let work = shield_with(|exposed| async move {
-                let cause = exposed
-                    .run(pending::<()>())
-                    .await
-                    .unwrap_err()
-                    .cause()
-                    .kind();
+                let cause = exposed.run(pending::<()>()).await.unwrap_err().cause().kind();
                 assert_eq!(cause, CauseKind::Dropped);
                 work.await
             });
@@ -287,11 +272,7 @@ const WAYS: &[(&str, Way)] = &[
     }),
     ("LocalSet, shield_local dropped", |w| {
         Box::pin(async move {
-            assert!(
-                timeout(Duration::ZERO, shield_local(w.run()))
-                    .await
-                    .is_err()
-            );
+            assert!(timeout(Duration::ZERO, shield_local(w.run())).await.is_err());
             w.lose();
         })
     }),
@@ -328,11 +309,7 @@ async fn cancel_when_begun(w: &Work, scope: ScopeHandle) {
 async fn lose_then_allow(way: Way, w: Work) {
     let allow = async {
         w.is_lost().await;
-        assert_eq!(
-            w.done(),
-            0,
-            "the work has ended before it was lost: this proves nothing"
-        );
+        assert_eq!(w.done(), 0, "the work has ended before it was lost: this proves nothing");
         w.allow(1);
     };
     tokio::join!(way(w.clone()), allow);
@@ -343,11 +320,7 @@ fn current_thread() -> Runtime {
 }
 
 fn two_workers() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// A program without the runner: the shield ends before `drain` returns, once.
@@ -367,15 +340,9 @@ fn check_plain(runtime: fn() -> Runtime) {
 
 /// Under the runner: the shield ends before `run` returns, once.
 fn check_run(runner: fn() -> Runner) {
-    for (name, way) in WAYS
-        .iter()
-        .filter(|(name, _)| !name.starts_with("LocalSet"))
-    {
+    for (name, way) in WAYS.iter().filter(|(name, _)| !name.starts_with("LocalSet")) {
         let w = Work::new();
-        let finished = runner()
-            .signals(false)
-            .reporter(None)
-            .run(lose_then_allow(*way, w.clone()));
+        let finished = runner().signals(false).reporter(None).run(lose_then_allow(*way, w.clone()));
         assert!(finished.outcome.is_ok(), "{name}: {:?}", finished.outcome);
         assert!(finished.report.is_clean(), "{name}: {}", finished.report);
         assert_eq!(w.done(), 1, "{name}");
@@ -406,15 +373,11 @@ fn shield_survives_every_loss_in_a_run_with_two_workers() {
 fn shield_in_a_plain_task_ends_before_the_run_returns() {
     let w = Work::new();
     let inner = w.clone();
-    let finished = Runner::new()
-        .worker_threads(2)
-        .signals(false)
-        .reporter(None)
-        .run(async move {
-            plain_task(shield(inner.run()));
-            inner.has_begun().await;
-            inner.allow(1);
-        });
+    let finished = Runner::new().worker_threads(2).signals(false).reporter(None).run(async move {
+        plain_task(shield(inner.run()));
+        inner.has_begun().await;
+        inner.allow(1);
+    });
     assert!(finished.report.is_clean(), "{}", finished.report);
     assert_eq!(w.done(), 1);
 }
@@ -425,22 +388,16 @@ fn shield_that_outlives_its_runtime_is_lost_with_name_and_place() {
     let w = Work::new();
     let inner = w.clone();
     let above = line!();
-    let finished = Runner::new()
-        .current_thread()
-        .signals(false)
-        .reporter(heard.reporter())
-        .run(async move {
-            let mut work = Box::pin(shield(inner.run()).name("ledger"));
-            assert!(is_pending(work.as_mut()).await);
-            Ok::<_, std::convert::Infallible>(work)
-        });
+    let finished = Runner::new().current_thread().signals(false).reporter(heard.reporter()).run(async move {
+        let mut work = Box::pin(shield(inner.run()).name("ledger"));
+        assert!(is_pending(work.as_mut()).await);
+        Ok::<_, std::convert::Infallible>(work)
+    });
     let work = finished.outcome.unwrap();
     assert!(heard.events().is_empty());
     drop(work);
     let events = heard.events();
-    let [Event::Lost(who)] = events.as_slice() else {
-        panic!("{:?}", said(&events))
-    };
+    let [Event::Lost(who)] = events.as_slice() else { panic!("{:?}", said(&events)) };
     assert_eq!((who.name(), who.place().line() > above), (Some("ledger"), true));
     assert!(who.place().file().ends_with("adversity.rs"));
     assert_eq!(w.done(), 0);
@@ -451,18 +408,12 @@ fn rescued_shield_that_drain_gives_up_on_is_named() {
     let w = Work::new();
     let above = line!();
     let (given_up, report) = current_thread().block_on(async {
-        assert!(
-            timeout(Duration::ZERO, shield(w.run()).name("ledger"))
-                .await
-                .is_err()
-        );
+        assert!(timeout(Duration::ZERO, shield(w.run()).name("ledger")).await.is_err());
         let given_up = drain(Duration::ZERO).await;
         w.allow(1);
         (given_up, drain(LONG).await)
     });
-    let [who] = given_up.left() else {
-        panic!("{given_up}")
-    };
+    let [who] = given_up.left() else { panic!("{given_up}") };
     assert_eq!((who.what(), who.name()), ("rescued shield", Some("ledger")));
     assert!(who.place().line() > above && who.place().file().ends_with("adversity.rs"));
     assert_eq!(given_up.lost(), 0, "it can still end");
@@ -483,9 +434,7 @@ fn local_shield_without_its_local_set_is_lost_with_name_and_place() {
         drop(set);
         drain(Duration::ZERO).await
     });
-    let [Event::Lost(who)] = report.events() else {
-        panic!("{report}")
-    };
+    let [Event::Lost(who)] = report.events() else { panic!("{report}") };
     assert_eq!((who.name(), who.place().line() > above), (Some("ledger"), true));
     assert_eq!((report.lost(), w.done()), (1, 0));
 }
@@ -497,8 +446,7 @@ fn local_shield_dropped_after_its_local_set_is_lost_once() {
     let set = LocalSet::new();
     let report = runtime.block_on(async {
         let mut work = Box::pin(shield_local(w.run()).name("ledger"));
-        set.run_until(async { assert!(is_pending(work.as_mut()).await) })
-            .await;
+        set.run_until(async { assert!(is_pending(work.as_mut()).await) }).await;
         drop(set);
         drop(work);
         drain(Duration::ZERO).await
@@ -514,11 +462,7 @@ async fn borrowed_shield_dropped_half_way_says_so_once() {
         sleep(S).await;
         done.add();
     };
-    assert!(
-        timeout(S / 2, shield_scoped(work).name("ledger"))
-            .await
-            .is_err()
-    );
+    assert!(timeout(S / 2, shield_scoped(work).name("ledger")).await.is_err());
     let report = drain(10 * S).await;
     assert_eq!(said(report.events()), ["dropped ledger"]);
     assert_eq!((report.lost(), done.get()), (1, 0));
@@ -574,11 +518,7 @@ async fn everything_opened_inside_a_shield_is_covered_by_it() {
         w.allow(5);
     };
     let (end, ()) = tokio::join!(run, cancel);
-    assert_eq!(
-        end.unwrap(),
-        ((true, true), true),
-        "nothing was cut off, so the body has ended"
-    );
+    assert_eq!(end.unwrap(), ((true, true), true), "nothing was cut off, so the body has ended");
     assert_eq!(w.done(), 5);
 }
 
@@ -620,10 +560,7 @@ async fn deadlines_inside_a_shield_still_count() {
         assert_eq!(began.elapsed(), 6 * S);
         fail_after(3 * S, sleep(100 * S)).await
     }));
-    assert!(
-        end.await.unwrap().is_err(),
-        "the inner time-out, as a value"
-    );
+    assert!(end.await.unwrap().is_err(), "the inner time-out, as a value");
     assert_eq!(began.elapsed(), 9 * S);
 }
 
@@ -652,10 +589,7 @@ fn task_of_the_root_is_not_covered_by_the_shield_that_spawned_it() {
     let ends = Heard::default();
     let seen = std::sync::Arc::new(std::sync::Mutex::new(None));
     let slot = seen.clone();
-    let runner = Runner::new()
-        .current_thread()
-        .signals(false)
-        .reporter(ends.reporter());
+    let runner = Runner::new().current_thread().signals(false).reporter(ends.reporter());
     let finished = runner.run(async move {
         let scope = CancelScope::new();
         let handle = scope.handle();
@@ -671,11 +605,7 @@ fn task_of_the_root_is_not_covered_by_the_shield_that_spawned_it() {
         end.await.unwrap();
         turns().await;
         assert_eq!(find("main").len(), 1);
-        assert_eq!(
-            all_tasks().len(),
-            2,
-            "neither that cancel nor the end of the shield has reached it"
-        );
+        assert_eq!(all_tasks().len(), 2, "neither that cancel nor the end of the shield has reached it");
     });
     assert!(finished.outcome.is_ok());
     assert_eq!(*seen.lock().unwrap(), Some(CauseKind::MainEnded));

@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use testudo::{
-    CancelScope, CauseKind, EffectiveDeadline, Nursery, Report, Runner, StartError, Task, cancel, current_deadline, drain, fail_after,
-    move_on_after, nursery, root_nursery, run, shield, shield_local, shield_scoped, shield_with, spawn,
+    CancelScope, CauseKind, EffectiveDeadline, Nursery, Report, Runner, StartError, Task, cancel, current_deadline,
+    drain, fail_after, move_on_after, nursery, root_nursery, run, shield, shield_local, shield_scoped, shield_with,
+    spawn,
 };
 use tokio::time::{Instant, sleep, timeout};
 

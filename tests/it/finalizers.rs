@@ -5,8 +5,8 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use testudo::{
-    CancelScope, Event, FinalizeExt, NurseryError, bracket, cancelled, catch_cancelled, drain,
-    nursery, nursery_local, shield, shield_local,
+    CancelScope, Event, FinalizeExt, NurseryError, bracket, cancelled, catch_cancelled, drain, nursery, nursery_local,
+    shield, shield_local,
 };
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -26,9 +26,7 @@ async fn slowly(log: Log, what: &'static str) {
 #[testudo::test(start_paused = true)]
 async fn value_runs_finally_once_and_on_cancel_never() {
     let log = Log::default();
-    let work = async { 7 }
-        .on_cancel(slowly(log.clone(), "on_cancel"))
-        .finally(slowly(log.clone(), "finally"));
+    let work = async { 7 }.on_cancel(slowly(log.clone(), "on_cancel")).finally(slowly(log.clone(), "finally"));
     assert_eq!(work.await, 7);
     assert_eq!(log.seen(), ["finally"]);
 }
@@ -36,9 +34,7 @@ async fn value_runs_finally_once_and_on_cancel_never() {
 #[testudo::test(start_paused = true)]
 async fn cancel_runs_both_once_before_the_scope_ends() {
     let log = Log::default();
-    let work = pending::<()>()
-        .on_cancel(slowly(log.clone(), "on_cancel"))
-        .finally(slowly(log.clone(), "finally"));
+    let work = pending::<()>().on_cancel(slowly(log.clone(), "on_cancel")).finally(slowly(log.clone(), "finally"));
     let began = Instant::now();
     assert!(CancelScope::new().timeout(S).run(work).await.is_err());
     assert_eq!(log.seen(), ["on_cancel", "finally"]);
@@ -49,14 +45,8 @@ async fn cancel_runs_both_once_before_the_scope_ends() {
 async fn panic_runs_finally_once_and_on_cancel_never() {
     let log = Log::default();
     let work = async { std::panic::resume_unwind(Box::new("primary")) };
-    let work = work
-        .on_cancel(slowly(log.clone(), "on_cancel"))
-        .finally(slowly(log.clone(), "finally"));
-    let payload = AssertUnwindSafe(work)
-        .catch_unwind()
-        .await
-        .map(|()| ())
-        .unwrap_err();
+    let work = work.on_cancel(slowly(log.clone(), "on_cancel")).finally(slowly(log.clone(), "finally"));
+    let payload = AssertUnwindSafe(work).catch_unwind().await.map(|()| ()).unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"primary"));
     assert_eq!(log.seen(), ["finally"]);
 }
@@ -64,9 +54,7 @@ async fn panic_runs_finally_once_and_on_cancel_never() {
 #[testudo::test(start_paused = true)]
 async fn drop_runs_both_once_and_drain_waits_for_them() {
     let log = Log::default();
-    let work = pending::<()>()
-        .on_cancel(slowly(log.clone(), "on_cancel"))
-        .finally(slowly(log.clone(), "finally"));
+    let work = pending::<()>().on_cancel(slowly(log.clone(), "on_cancel")).finally(slowly(log.clone(), "finally"));
     assert!(timeout(S, work).await.is_err());
     assert!(log.seen().is_empty());
     let report = drain(10 * S).await;
@@ -77,11 +65,7 @@ async fn drop_runs_both_once_and_drain_waits_for_them() {
 #[testudo::test(start_paused = true)]
 async fn drop_before_the_first_poll_runs_nothing() {
     let log = Log::default();
-    drop(
-        pending::<()>()
-            .on_cancel(say(log.clone(), "on_cancel"))
-            .finally(say(log.clone(), "finally")),
-    );
+    drop(pending::<()>().on_cancel(say(log.clone(), "on_cancel")).finally(say(log.clone(), "finally")));
     assert!(drain(S).await.is_clean());
     assert!(log.seen().is_empty());
 }
@@ -96,21 +80,14 @@ async fn cancel_before_the_first_poll_still_runs_to_the_first_suspension_and_the
         begun.push("begun");
         pending::<()>().await;
     };
-    assert!(
-        scope
-            .run(work.finally(slowly(log.clone(), "finally")))
-            .await
-            .is_err()
-    );
+    assert!(scope.run(work.finally(slowly(log.clone(), "finally"))).await.is_err());
     assert_eq!(log.seen(), ["begun", "finally"]);
 }
 
 #[testudo::test(start_paused = true)]
 async fn drop_in_the_middle_of_a_finalizer_loses_none_of_it() {
     let log = Log::default();
-    let work = async {}
-        .finally(slowly(log.clone(), "inner"))
-        .finally(slowly(log.clone(), "outer"));
+    let work = async {}.finally(slowly(log.clone(), "inner")).finally(slowly(log.clone(), "outer"));
     assert!(timeout(S / 2, work).await.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(log.seen(), ["inner", "outer"]);
@@ -121,9 +98,7 @@ async fn three_nested_finalizers_run_inside_out_after_a_drop_each_awaiting() {
     let log = Log::default();
     let inner = pending::<()>().finally(slowly(log.clone(), "1"));
     let middle = async move { inner.await }.on_cancel(slowly(log.clone(), "2"));
-    let outer = CancelScope::new()
-        .run(async move { middle.await })
-        .finally(slowly(log.clone(), "3"));
+    let outer = CancelScope::new().run(async move { middle.await }).finally(slowly(log.clone(), "3"));
     assert!(timeout(S, outer).await.is_err());
     let began = Instant::now();
     assert!(drain(10 * S).await.is_clean());
@@ -150,9 +125,7 @@ async fn finalizer_waits_for_a_shield_rescued_from_inside_it_by_a_panic() {
         begun.push("panic");
         std::panic::resume_unwind(Box::new("primary"));
     };
-    let end = AssertUnwindSafe(work.finally(say(log.clone(), "finally")))
-        .catch_unwind()
-        .await;
+    let end = AssertUnwindSafe(work.finally(say(log.clone(), "finally"))).catch_unwind().await;
     assert!(end.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(log.seen(), ["panic", "shield", "finally"]);
@@ -167,10 +140,7 @@ async fn finalizer_waits_for_a_shield_that_was_kept_but_not_polled_when_the_canc
         assert!(is_pending(work.as_mut()).await);
         pending::<()>().await;
     };
-    let end = CancelScope::new()
-        .timeout(S / 2)
-        .run(work.finally(say(log.clone(), "finally")))
-        .await;
+    let end = CancelScope::new().timeout(S / 2).run(work.finally(say(log.clone(), "finally"))).await;
     assert!(end.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(log.seen(), ["shield", "finally"]);
@@ -186,10 +156,7 @@ async fn shield_that_goes_with_a_future_that_has_ended_is_rescued_under_either_f
             std::task::Poll::Ready(7)
         })
     };
-    assert_eq!(
-        holding("1").on_cancel(say(log.clone(), "on_cancel")).await,
-        7
-    );
+    assert_eq!(holding("1").on_cancel(say(log.clone(), "on_cancel")).await, 7);
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(holding("2").finally(say(log.clone(), "finally")).await, 7);
     assert!(drain(10 * S).await.is_clean());
@@ -221,11 +188,7 @@ async fn finalizer_waits_for_the_children_of_a_nursery_dropped_inside_it() {
         n.spawn(async move { child.await });
         pending::<()>().await;
     });
-    assert!(
-        timeout(S / 2, work.finally(say(log.clone(), "finally")))
-            .await
-            .is_err()
-    );
+    assert!(timeout(S / 2, work.finally(say(log.clone(), "finally"))).await.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(log.seen(), ["child", "finally"]);
 }
@@ -238,11 +201,7 @@ async fn finalizer_waits_for_the_shields_of_a_nursery_local_dropped_inside_it() 
         n.spawn(async move { child.await });
         pending::<()>()
     });
-    assert!(
-        timeout(S / 2, work.finally(say(log.clone(), "finally")))
-            .await
-            .is_err()
-    );
+    assert!(timeout(S / 2, work.finally(say(log.clone(), "finally"))).await.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(log.seen(), ["child", "finally"]);
 }
@@ -264,13 +223,7 @@ async fn finalizer_waits_for_a_local_shield_rescued_from_inside_it() {
 async fn nursery_ends_after_the_finalizers_of_a_future_dropped_in_it() {
     let log = Log::default();
     let finalizer = slowly(log.clone(), "finally");
-    let run = nursery(|_| async move {
-        assert!(
-            timeout(S, pending::<()>().finally(finalizer))
-                .await
-                .is_err()
-        )
-    });
+    let run = nursery(|_| async move { assert!(timeout(S, pending::<()>().finally(finalizer)).await.is_err()) });
     run.await.unwrap();
     assert_eq!(log.seen(), ["finally"]);
 }
@@ -295,9 +248,7 @@ async fn nothing_inside_a_running_finalizer_is_cancelled_by_what_caused_it() {
 #[testudo::test(start_paused = true)]
 async fn finalizer_over_its_budget_is_cut_off_and_the_next_one_runs() {
     let log = Log::default();
-    let work = pending::<()>()
-        .on_cancel(async { sleep(100 * S).await })
-        .budget(2 * S);
+    let work = pending::<()>().on_cancel(async { sleep(100 * S).await }).budget(2 * S);
     let work = work.finally(slowly(log.clone(), "finally"));
     let began = Instant::now();
     assert!(CancelScope::new().timeout(S).run(work).await.is_err());
@@ -310,20 +261,11 @@ async fn finalizer_over_its_budget_is_cut_off_and_the_next_one_runs() {
 #[testudo::test(start_paused = true)]
 async fn rescued_finalizer_over_its_budget_is_cut_off_and_the_next_one_runs() {
     let log = Log::default();
-    let work = pending::<()>()
-        .on_cancel(async { sleep(100 * S).await })
-        .budget(2 * S);
-    assert!(
-        timeout(S, work.finally(slowly(log.clone(), "finally")))
-            .await
-            .is_err()
-    );
+    let work = pending::<()>().on_cancel(async { sleep(100 * S).await }).budget(2 * S);
+    assert!(timeout(S, work.finally(slowly(log.clone(), "finally"))).await.is_err());
     let began = Instant::now();
     let report = drain(10 * S).await;
-    assert_eq!(
-        (log.seen(), began.elapsed(), report.lost()),
-        (vec!["finally"], 3 * S, 1)
-    );
+    assert_eq!((log.seen(), began.elapsed(), report.lost()), (vec!["finally"], 3 * S, 1));
 }
 
 #[testudo::test(start_paused = true)]
@@ -333,10 +275,7 @@ async fn panic_of_a_finalizer_never_replaces_a_value() {
     assert_eq!(work.finally(slowly(log.clone(), "next")).await, 7);
     assert_eq!(log.seen(), ["next"]);
     let report = drain(S).await;
-    assert!(
-        matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"),
-        "{report}"
-    );
+    assert!(matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"), "{report}");
 }
 
 #[testudo::test(start_paused = true)]
@@ -348,43 +287,26 @@ async fn panic_of_a_finalizer_never_replaces_a_cancel() {
     let end = CancelScope::new().timeout(S).run(work).await;
     assert!(end.is_err());
     let report = drain(S).await;
-    assert!(
-        matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"),
-        "{report}"
-    );
+    assert!(matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"), "{report}");
 }
 
 #[testudo::test(start_paused = true)]
 async fn panic_of_a_finalizer_never_replaces_a_panic() {
     let work = async { std::panic::resume_unwind(Box::new("primary")) };
     let work = work.finally(async { std::panic::resume_unwind(Box::new("secondary")) });
-    let payload = AssertUnwindSafe(work)
-        .catch_unwind()
-        .await
-        .map(|()| ())
-        .unwrap_err();
+    let payload = AssertUnwindSafe(work).catch_unwind().await.map(|()| ()).unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"primary"));
     let report = drain(S).await;
-    assert!(
-        matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"),
-        "{report}"
-    );
+    assert!(matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"), "{report}");
 }
 
 #[testudo::test(start_paused = true)]
 async fn panic_of_a_rescued_finalizer_is_reported_once_and_the_next_one_runs() {
     let log = Log::default();
     let work = pending::<()>().finally(async { std::panic::resume_unwind(Box::new("secondary")) });
-    assert!(
-        timeout(S, work.finally(slowly(log.clone(), "next")))
-            .await
-            .is_err()
-    );
+    assert!(timeout(S, work.finally(slowly(log.clone(), "next"))).await.is_err());
     let report = drain(10 * S).await;
-    assert!(
-        matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"),
-        "{report}"
-    );
+    assert!(matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"), "{report}");
     assert_eq!(log.seen(), ["next"]);
 }
 
@@ -396,10 +318,7 @@ async fn panic_whose_caller_is_dropped_while_it_finalizes_is_reported() {
     assert!(timeout(S / 2, work).await.is_err());
     let report = drain(10 * S).await;
     assert_eq!(log.seen(), ["finally"]);
-    assert!(
-        matches!(report.events(), [Event::Panicked(_, message)] if &**message == "primary"),
-        "{report}"
-    );
+    assert!(matches!(report.events(), [Event::Panicked(_, message)] if &**message == "primary"), "{report}");
 }
 
 #[testudo::test(start_paused = true)]
@@ -411,10 +330,7 @@ async fn caught_cancel_runs_the_finalizers_inside_the_catch_point_only() {
         assert!(caught.is_err());
         between.push("caught");
     };
-    let end = CancelScope::new()
-        .timeout(S)
-        .run(work.on_cancel(slowly(outer, "outer")))
-        .await;
+    let end = CancelScope::new().timeout(S).run(work.on_cancel(slowly(outer, "outer"))).await;
     assert!(end.is_ok());
     assert_eq!(log.seen(), ["inner", "caught"]);
 }
@@ -456,31 +372,15 @@ async fn bracket_cancelled_or_dropped_at_any_half_second_releases_what_it_acquir
             let is_over = if is_dropped {
                 timeout(at, bracketed(&log)).await.is_ok()
             } else {
-                CancelScope::new()
-                    .timeout(at)
-                    .run(bracketed(&log))
-                    .await
-                    .is_ok()
+                CancelScope::new().timeout(at).run(bracketed(&log)).await.is_ok()
             };
             assert!(drain(10 * S).await.is_clean());
             let seen = log.seen();
-            assert_eq!(
-                seen.first(),
-                Some(&"acquired"),
-                "dropped: {is_dropped}, after {at:?}"
-            );
-            assert_eq!(
-                seen.last(),
-                Some(&"released"),
-                "dropped: {is_dropped}, after {at:?}"
-            );
+            assert_eq!(seen.first(), Some(&"acquired"), "dropped: {is_dropped}, after {at:?}");
+            assert_eq!(seen.last(), Some(&"released"), "dropped: {is_dropped}, after {at:?}");
             let used = usize::from(at >= 2 * S);
             if at != 2 * S {
-                assert_eq!(
-                    seen.len(),
-                    2 + used,
-                    "dropped: {is_dropped}, after {at:?}: {seen:?}"
-                );
+                assert_eq!(seen.len(), 2 + used, "dropped: {is_dropped}, after {at:?}: {seen:?}");
             }
             assert!(!is_over || used == 1);
         }
@@ -496,10 +396,7 @@ async fn bracket_releases_after_a_panic_of_its_use_and_the_panic_goes_on() {
         |_| async { std::panic::resume_unwind(Box::new("use")) },
         move |_| slowly(releasing, "released"),
     );
-    let payload = AssertUnwindSafe(run.map(|()| ()))
-        .catch_unwind()
-        .await
-        .unwrap_err();
+    let payload = AssertUnwindSafe(run.map(|()| ())).catch_unwind().await.unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"use"));
     assert_eq!(log.seen(), ["released"]);
 }
@@ -517,9 +414,7 @@ async fn nursery_waits_for_the_release_of_a_bracket_dropped_while_it_acquired() 
 #[testudo::test(start_paused = true)]
 async fn finalizer_waits_for_the_release_of_a_bracket_dropped_while_it_acquired() {
     let log = Log::default();
-    let run = bracketed(&log)
-        .map(|_| ())
-        .finally(say(log.clone(), "finally"));
+    let run = bracketed(&log).map(|_| ()).finally(say(log.clone(), "finally"));
     assert!(timeout(S / 2, run).await.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(log.seen(), ["acquired", "released", "finally"]);
@@ -527,11 +422,8 @@ async fn finalizer_waits_for_the_release_of_a_bracket_dropped_while_it_acquired(
 
 #[testudo::test(start_paused = true)]
 async fn panic_of_a_release_after_a_drop_in_acquire_is_reported_once() {
-    let run = bracket(
-        |_| sleep(S),
-        |()| pending::<()>(),
-        |()| async { std::panic::resume_unwind(Box::new("release")) },
-    );
+    let run =
+        bracket(|_| sleep(S), |()| pending::<()>(), |()| async { std::panic::resume_unwind(Box::new("release")) });
     assert!(timeout(S / 2, run).await.is_err());
     let report = drain(10 * S).await;
     assert_eq!(said(report.events()), ["panicked ?: release"]);
@@ -599,15 +491,8 @@ async fn second_cancel_never_shortens_a_finalizer() {
     handle.cancel("first");
     let end = run.await.unwrap_err();
     assert_eq!(end.cause().reason(), Some("first"));
-    let reasons: Vec<_> = handle
-        .causes()
-        .iter()
-        .filter_map(|cause| cause.reason().map(str::to_owned))
-        .collect();
-    assert_eq!(
-        (log.seen(), reasons),
-        (vec!["finalized"], vec!["first".into(), "second".into()])
-    );
+    let reasons: Vec<_> = handle.causes().iter().filter_map(|cause| cause.reason().map(str::to_owned)).collect();
+    assert_eq!((log.seen(), reasons), (vec!["finalized"], vec!["first".into(), "second".into()]));
 }
 
 #[testudo::test(start_paused = true)]
@@ -627,11 +512,6 @@ async fn error_of_a_child_cancels_its_sibling_which_finalizes_before_the_nursery
         late.add();
         Ok(())
     });
-    let Err(NurseryError::Failed(failures)) = run.await else {
-        panic!("it has failed")
-    };
-    assert_eq!(
-        (failures.len(), log.seen(), uncounted.get()),
-        (1, vec!["finalized"], 0)
-    );
+    let Err(NurseryError::Failed(failures)) = run.await else { panic!("it has failed") };
+    assert_eq!((failures.len(), log.seen(), uncounted.get()), (1, vec!["finalized"], 0));
 }

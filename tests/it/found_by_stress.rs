@@ -6,10 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use testudo::{
-    CancelScope, FinalizeExt, NurseryError, Policy, StartError, Started, bracket, drain, nursery,
-    shield,
-};
+use testudo::{CancelScope, FinalizeExt, NurseryError, Policy, StartError, Started, bracket, drain, nursery, shield};
 use tokio::time::{sleep, timeout};
 
 const S: Duration = Duration::from_secs(1);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, future::BoxFuture};
 use testudo::{
-    CancelScope, Cancelled, CauseKind, Event, FinalizeExt, Outcome, ScopeHandle, Shield, cancelled,
-    catch_cancelled, checkpoint, drain, is_cancelled, nursery, shield, shield_scoped, shield_with,
+    CancelScope, Cancelled, CauseKind, Event, FinalizeExt, Outcome, ScopeHandle, Shield, cancelled, catch_cancelled,
+    checkpoint, drain, is_cancelled, nursery, shield, shield_scoped, shield_with,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::yield_now;
@@ -74,10 +74,7 @@ pub(crate) async fn count_after(time: Duration, count: Count) {
 }
 
 /// A task without an owner, as programs around us have them.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these tests are about tasks that are not ours"
-)]
+#[expect(clippy::disallowed_methods, reason = "these tests are about tasks that are not ours")]
 pub(crate) fn plain_task<F>(fut: F) -> tokio::task::JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -267,9 +264,7 @@ async fn m2_kept_borrowed_shield_does_not_lock_the_frame_and_is_reported() {
     assert_eq!(began.elapsed(), S);
     let report = drain(100 * S).await;
     assert_eq!((report.lost(), done.get()), (1, 0));
-    let [Event::Dropped(who)] = report.events() else {
-        panic!("{report}")
-    };
+    let [Event::Dropped(who)] = report.events() else { panic!("{report}") };
     assert_eq!(who.name(), Some("borrowed"));
     assert_eq!(who.place().file(), file!());
 }
@@ -352,9 +347,7 @@ async fn m2_hold_inside_futures_unordered_is_polled_and_holds() {
     let mut set = FuturesUnordered::new();
     set.push(shield(count_after(5 * S, done.clone())).boxed());
     set.push(pending().boxed());
-    let end = CancelScope::new()
-        .timeout(S)
-        .run(async { while set.next().await.is_some() {} });
+    let end = CancelScope::new().timeout(S).run(async { while set.next().await.is_some() {} });
     assert!(end.await.is_err());
     assert_eq!((began.elapsed(), done.get()), (5 * S, 1));
 }
@@ -457,10 +450,7 @@ async fn m2_self_waking_sibling_does_not_keep_a_frame_whose_hold_is_stale() {
 #[testudo::test(start_paused = true)]
 async fn m2_stale_hold_beside_a_live_one_is_rescued_when_the_live_one_has_ended() {
     let (began, stale, live) = (Instant::now(), Count::default(), Count::default());
-    let (work, other) = (
-        count_after(20 * S, stale.clone()),
-        count_after(5 * S, live.clone()),
-    );
+    let (work, other) = (count_after(20 * S, stale.clone()), count_after(5 * S, live.clone()));
     let end = CancelScope::new().timeout(S).run(async {
         let mut kept = pin!(shield(work));
         assert!(poll_once(&mut kept).await.is_pending());
@@ -495,9 +485,7 @@ async fn m2_waits_and_catch_points_in_futures_unordered_are_woken_beside_a_hold_
             sleep(2 * S).await;
             seen.get()
         });
-        tokio::join!(shielded, look, async {
-            while set.next().await.is_some() {}
-        })
+        tokio::join!(shielded, look, async { while set.next().await.is_some() {} })
     });
     let ((), seen, ()) = end.await.expect("all branches end by themselves");
     assert_eq!(seen, 2, "delivered at once, not when the shield has ended");
@@ -507,10 +495,7 @@ async fn m2_waits_and_catch_points_in_futures_unordered_are_woken_beside_a_hold_
 #[testudo::test(start_paused = true)]
 async fn m2_release_on_another_thread_wakes_the_cancelled_frame() {
     let (began, done) = (Instant::now(), Count::default());
-    let shared = Arc::new(std::sync::Mutex::new(Some(Box::pin(shield(count_after(
-        5 * S,
-        done.clone(),
-    ))))));
+    let shared = Arc::new(std::sync::Mutex::new(Some(Box::pin(shield(count_after(5 * S, done.clone()))))));
     let here = Arc::clone(&shared);
     let scope = CancelScope::new();
     let handle = scope.handle();
@@ -530,11 +515,7 @@ async fn m2_release_on_another_thread_wakes_the_cancelled_frame() {
         Ok((run.await.is_err(), began.elapsed()))
     });
     let woken_at = end.await.unwrap();
-    assert_eq!(
-        woken_at,
-        (true, 2 * S),
-        "the frame is woken when the hold goes"
-    );
+    assert_eq!(woken_at, (true, 2 * S), "the frame is woken when the hold goes");
     assert_eq!((began.elapsed(), done.get()), (5 * S, 1));
 }
 
@@ -729,10 +710,7 @@ async fn m4_scope_that_moved_is_cancelled_by_the_new_place_and_not_by_the_old() 
         assert!(own.is_cancelled());
         moving.as_mut().await
     });
-    assert_eq!(
-        end.await.unwrap_err().cause().reason(),
-        Some("the new place")
-    );
+    assert_eq!(end.await.unwrap_err().cause().reason(), Some("the new place"));
     assert_eq!(cut.get(), 1);
 }
 
@@ -776,10 +754,7 @@ async fn m4_scope_sent_to_another_task_is_cut_there_and_not_by_its_old_task() {
 #[testudo::test(start_paused = true)]
 async fn m4_shield_that_moved_holds_the_new_place_and_lets_the_old_one_go() {
     let (began, done) = (Instant::now(), Count::default());
-    let shared = Arc::new(std::sync::Mutex::new(Some(Box::pin(shield(count_after(
-        10 * S,
-        done.clone(),
-    ))))));
+    let shared = Arc::new(std::sync::Mutex::new(Some(Box::pin(shield(count_after(10 * S, done.clone()))))));
     let end = nursery(|n| async move {
         let here = Arc::clone(&shared);
         let old = n.spawn(poll_fn(move |cx| match &mut *here.lock().unwrap() {
@@ -820,9 +795,7 @@ async fn m4_nursery_that_moved_takes_its_children_along() {
     }));
     let old = CancelScope::new();
     let old_handle = old.handle();
-    old.run(async { assert!(timeout(S, &mut moving).await.is_err()) })
-        .await
-        .unwrap();
+    old.run(async { assert!(timeout(S, &mut moving).await.is_err()) }).await.unwrap();
     let end = place(async |new: ScopeHandle| {
         assert!(timeout(S, &mut moving).await.is_err());
         old_handle.cancel("the old place");
@@ -845,9 +818,7 @@ async fn m4_cancelled_old_place_uncancels_what_has_moved_away_in_time() {
     }));
     let old = CancelScope::new();
     let old_handle = old.handle();
-    old.run(async { assert!(poll_once(&mut moving).await.is_pending()) })
-        .await
-        .unwrap();
+    old.run(async { assert!(poll_once(&mut moving).await.is_pending()) }).await.unwrap();
     old_handle.cancel("too late");
     assert!(!moving.await.unwrap());
 }
@@ -964,10 +935,7 @@ async fn m5_every_lowering_of_a_shield_wakes_the_sleeper_again() {
                 count.add();
             }
         };
-        let task =
-            n.spawn(
-                async move { Ok::<_, std::convert::Infallible>(outer.run(inner.run(body)).await) },
-            );
+        let task = n.spawn(async move { Ok::<_, std::convert::Infallible>(outer.run(inner.run(body)).await) });
         yield_now().await;
         outside.cancel("outside");
         for turn in 0..3 {
@@ -1021,11 +989,7 @@ async fn m5_frame_that_is_polled_with_another_waker_is_woken_through_the_last_on
     let (first, second) = (Count::default(), Count::default());
     for count in [&first, &second] {
         let waker = Waker::from(Arc::new(Flag(count.clone())));
-        assert!(
-            run.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     }
     handle.cancel("now");
     assert_eq!((first.get(), second.get()), (0, 1));
@@ -1040,17 +1004,13 @@ async fn m5_frame_that_is_polled_with_another_waker_is_woken_through_the_last_on
 async fn m6_deadline_of_an_unpolled_scope_cancels_the_children_in_other_tasks() {
     let (began, cut) = (Instant::now(), Count::default());
     let guard = CountDrop(cut.clone());
-    let mut kept = Box::pin(
-        CancelScope::new()
-            .timeout(2 * S)
-            .run(nursery(|n| async move {
-                n.spawn(async move {
-                    let _guard = guard;
-                    pending::<()>().await;
-                });
-                pending::<()>().await;
-            })),
-    );
+    let mut kept = Box::pin(CancelScope::new().timeout(2 * S).run(nursery(|n| async move {
+        n.spawn(async move {
+            let _guard = guard;
+            pending::<()>().await;
+        });
+        pending::<()>().await;
+    })));
     assert!(poll_once(&mut kept).await.is_pending());
     sleep(S).await;
     assert_eq!(cut.get(), 0);
@@ -1101,11 +1061,7 @@ async fn m6_budget_begins_with_the_cancel_though_the_shield_is_kept_unpolled() {
         let mut kept = pin!(work);
         assert!(timeout(S / 2, &mut kept).await.is_err());
         shield(sleep(5 * S)).await;
-        assert_eq!(
-            cut.get(),
-            1,
-            "the cancel came at 1 s, the budget ended at 3 s"
-        );
+        assert_eq!(cut.get(), 1, "the cancel came at 1 s, the budget ended at 3 s");
     });
     drop(end.await);
     assert_eq!(drain(100 * S).await.lost(), 1);
@@ -1114,9 +1070,7 @@ async fn m6_budget_begins_with_the_cancel_though_the_shield_is_kept_unpolled() {
 #[test]
 fn m6_uncancelled_shield_with_a_budget_registers_no_timer() {
     // Without the time driver, any timer panics.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let value = runtime.block_on(CancelScope::new().run(async {
         let inner = shield(async {
             yield_now().await;
@@ -1209,35 +1163,15 @@ async fn m7_panicked_future_is_never_polled_again_by_any_wrapper() {
     }
     let polls = Count::default;
     let p = polls();
-    check(
-        "scope",
-        &p,
-        Box::pin(CancelScope::new().run(panics_at(2, &p))),
-    )
-    .await;
+    check("scope", &p, Box::pin(CancelScope::new().run(panics_at(2, &p)))).await;
     let p = polls();
-    check(
-        "catch point",
-        &p,
-        Box::pin(catch_cancelled(panics_at(2, &p))),
-    )
-    .await;
+    check("catch point", &p, Box::pin(catch_cancelled(panics_at(2, &p)))).await;
     let p = polls();
     check("shield", &p, Box::pin(shield(panics_at(2, &p)))).await;
     let p = polls();
-    check(
-        "borrowed shield",
-        &p,
-        Box::pin(shield_scoped(panics_at(2, &p))),
-    )
-    .await;
+    check("borrowed shield", &p, Box::pin(shield_scoped(panics_at(2, &p)))).await;
     let p = polls();
-    check(
-        "finalizer",
-        &p,
-        Box::pin(panics_at(2, &p).finally(async {})),
-    )
-    .await;
+    check("finalizer", &p, Box::pin(panics_at(2, &p).finally(async {}))).await;
     let p = polls();
     let fut = panics_at(2, &p);
     check("nursery", &p, Box::pin(nursery(|_n| fut))).await;
@@ -1281,9 +1215,7 @@ async fn m7_panic_in_a_poll_is_not_replaced_by_one_in_the_destructor() {
             std::panic::panic_any("in the destructor")
         }
     }
-    let end = AssertUnwindSafe(CancelScope::new().run(Twice))
-        .catch_unwind()
-        .await;
+    let end = AssertUnwindSafe(CancelScope::new().run(Twice)).catch_unwind().await;
     assert_eq!(message(end.unwrap_err()), "in the poll");
 }
 
@@ -1339,9 +1271,7 @@ async fn m7_panic_in_a_rescued_shield_is_reported_once() {
     });
     assert!(timeout(S, late.name("late")).await.is_err());
     let report = drain(100 * S).await;
-    let [Event::Panicked(who, text)] = report.events() else {
-        panic!("{report}")
-    };
+    let [Event::Panicked(who, text)] = report.events() else { panic!("{report}") };
     assert_eq!((who.name(), &**text), (Some("late"), "after the rescue"));
     assert!(drain(S).await.events().is_empty());
 }
@@ -1500,9 +1430,5 @@ async fn s8_cancelled_in_select_in_a_loop_is_delivered_beside_messages() {
         scope.cancel("over");
         shield(async move { Ok(task.await.unwrap()) }).await
     });
-    assert_eq!(
-        end.await.unwrap(),
-        6,
-        "the last message was there with the cancel"
-    );
+    assert_eq!(end.await.unwrap(), 6, "the last message was there with the cancel");
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use futures_util::FutureExt;
 use testudo::{
-    AbsorbCancel, CancelScope, CauseKind, Failed, FinalizeExt, Finished, Nursery, NurseryError,
-    Outcome, Policy, Runner, StartError, all_tasks, cancel, cancelled, current_task, drain, find,
-    move_on_after, nursery, nursery_local, root_nursery, shield, shield_with, spawn,
+    AbsorbCancel, CancelScope, CauseKind, Failed, FinalizeExt, Finished, Nursery, NurseryError, Outcome, Policy,
+    Runner, StartError, all_tasks, cancel, cancelled, current_task, drain, find, move_on_after, nursery, nursery_local,
+    root_nursery, shield, shield_with, spawn,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -112,12 +112,8 @@ const ORPHANS: &[(&str, Orphan)] = &[
         });
         Box::pin(run.map(drop))
     }),
-    ("finalizer", |w| {
-        Box::pin(pending::<()>().finally(w.run().map(drop)))
-    }),
-    ("scope", |w| {
-        Box::pin(CancelScope::new().run(shield(w.run())).map(drop))
-    }),
+    ("finalizer", |w| Box::pin(pending::<()>().finally(w.run().map(drop)))),
+    ("scope", |w| Box::pin(CancelScope::new().run(shield(w.run())).map(drop))),
     ("child of a nursery_local", |w| {
         let work = shield(w.run());
         let run = nursery_local(|n| {
@@ -151,16 +147,9 @@ async fn nursery_waits_for_whatever_is_orphaned_in_its_body() {
             inner.allow(1);
         });
         run.await.unwrap();
-        assert_eq!(
-            w.done(),
-            1,
-            "{name}: the nursery has ended before its orphan"
-        );
+        assert_eq!(w.done(), 1, "{name}: the nursery has ended before its orphan");
         let report = drain(S).await;
-        assert!(
-            report.is_clean() && report.events().is_empty(),
-            "{name}: {report}"
-        );
+        assert!(report.is_clean() && report.events().is_empty(), "{name}: {report}");
     }
 }
 
@@ -177,11 +166,7 @@ async fn nursery_local_waits_for_whatever_is_orphaned_in_its_child() {
             async {}
         });
         run.await.unwrap();
-        assert_eq!(
-            w.done(),
-            1,
-            "{name}: the nursery has ended before its orphan"
-        );
+        assert_eq!(w.done(), 1, "{name}: the nursery has ended before its orphan");
         assert!(drain(S).await.is_clean());
     }
 }
@@ -205,14 +190,10 @@ fn run_waits_for_whatever_is_orphaned_outside_of_any_nursery() {
     for (name, make) in ORPHANS {
         let w = Work::new();
         let inner = w.clone();
-        let finished = Runner::new()
-            .current_thread()
-            .signals(false)
-            .reporter(None)
-            .run(async move {
-                orphan(*make, &inner).await;
-                inner.allow(1);
-            });
+        let finished = Runner::new().current_thread().signals(false).reporter(None).run(async move {
+            orphan(*make, &inner).await;
+            inner.allow(1);
+        });
         assert!(finished.report.is_clean(), "{name}: {}", finished.report);
         assert_eq!(w.done(), 1, "{name}");
     }
@@ -279,9 +260,7 @@ async fn blocking_work_of_a_dropped_nursery_is_waited_for_and_told() {
 async fn abandoned_blocking_work_does_not_keep_its_cancelled_nursery() {
     let (release, until_released) = mpsc::channel::<()>();
     let run = nursery(|n| async move {
-        n.task()
-            .abandon()
-            .spawn_blocking(move |_| until_released.recv().unwrap());
+        n.task().abandon().spawn_blocking(move |_| until_released.recv().unwrap());
         turns().await;
         n.cancel("enough");
     });
@@ -321,9 +300,7 @@ async fn error_in_a_nursery_local_that_is_dropped_before_its_end_is_reported() {
     });
     assert!(timeout(S, run).await.is_err());
     let report = drain(20 * S).await;
-    let [text] = said(report.events())
-        .try_into()
-        .unwrap_or_else(|all| panic!("{all:?}"));
+    let [text] = said(report.events()).try_into().unwrap_or_else(|all| panic!("{all:?}"));
     assert!(text.ends_with("boom 1"), "{text}");
 }
 
@@ -355,14 +332,7 @@ async fn failure_of_adopted_work_never_triggers_the_policy_of_its_adopter() {
     let report = drain(S).await;
     let mut said = said(report.events());
     said.sort();
-    assert_eq!(
-        said,
-        [
-            "failed late error: boom 1",
-            "panicked late panic: late",
-            "panicked ledger: rescued"
-        ]
-    );
+    assert_eq!(said, ["failed late error: boom 1", "panicked late panic: late", "panicked ledger: rescued"]);
     assert!(report.is_clean(), "reported, but not lost");
 }
 
@@ -378,11 +348,7 @@ async fn value_of_a_rescued_shield_goes_to_on_rescued_and_only_then() {
         sleep(2 * S).await;
         2
     };
-    assert!(
-        timeout(S, shield(late).on_rescued(taken("rescued")))
-            .await
-            .is_err()
-    );
+    assert!(timeout(S, shield(late).on_rescued(taken("rescued"))).await.is_err());
     assert!(drain(10 * S).await.is_clean());
     assert_eq!(*seen.lock().unwrap(), [("rescued", 2)]);
 }
@@ -394,15 +360,8 @@ async fn error_of_a_rescued_shield_is_reported_if_it_was_asked_for() {
         Err::<(), _>(Boom(3))
     };
     assert!(timeout(S, shield(late()).name("silent")).await.is_err());
-    assert!(
-        timeout(S, shield(late()).name("loud").report_err())
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        shield(late()).name("in place").report_err().await,
-        Err(Boom(3))
-    );
+    assert!(timeout(S, shield(late()).name("loud").report_err()).await.is_err());
+    assert_eq!(shield(late()).name("in place").report_err().await, Err(Boom(3)));
     let report = drain(10 * S).await;
     assert_eq!(said(report.events()), ["failed loud: boom 3"]);
 }
@@ -418,10 +377,7 @@ async fn fail_fast_cancels_the_rest_awaits_all_and_holds_every_error() {
         });
         n.task().name("second").spawn(async {
             let cause = cancelled().await;
-            assert_eq!(
-                (cause.kind(), cause.task()),
-                (CauseKind::Failed, Some("first"))
-            );
+            assert_eq!((cause.kind(), cause.task()), (CauseKind::Failed, Some("first")));
             Err::<(), _>(Boom(2))
         });
         n.spawn(async move {
@@ -433,22 +389,11 @@ async fn fail_fast_cancels_the_rest_awaits_all_and_holds_every_error() {
         Ok(())
     });
     let error = run.await.unwrap_err();
-    assert_eq!(
-        error
-            .source()
-            .and_then(|source| source.downcast_ref::<Boom>()),
-        Some(&Boom(1))
-    );
+    assert_eq!(error.source().and_then(|source| source.downcast_ref::<Boom>()), Some(&Boom(1)));
     let failures = error.failures().unwrap();
     let names: Vec<_> = failures.iter().map(|failure| failure.task()).collect();
-    assert_eq!(
-        (names, log.seen()),
-        (vec!["first", "second"], vec!["awaited"])
-    );
-    assert_eq!(
-        error.to_string(),
-        "task `first` failed: boom 1 (and 1 more)"
-    );
+    assert_eq!((names, log.seen()), (vec!["first", "second"], vec!["awaited"]));
+    assert_eq!(error.to_string(), "task `first` failed: boom 1 (and 1 more)");
 }
 
 #[testudo::test(start_paused = true)]
@@ -458,18 +403,14 @@ async fn error_of_the_body_cancels_the_children_and_comes_first() {
         Err::<(), _>(Boom(9))
     });
     let error = run.await.unwrap_err();
-    assert!(
-        matches!(error.failures().unwrap().first().what(), Failed::Error(error) if **error == Boom(9))
-    );
+    assert!(matches!(error.failures().unwrap().first().what(), Failed::Error(error) if **error == Boom(9)));
 }
 
 #[testudo::test(start_paused = true)]
 async fn awaited_error_still_cancels_the_siblings_and_is_shared() {
     let run = nursery(|n| async move {
         let sibling = n.spawn(pending::<Result<(), Boom>>());
-        let Outcome::Err(error) = n.spawn(async { Err::<(), _>(Boom(1)) }).await else {
-            panic!("it has failed")
-        };
+        let Outcome::Err(error) = n.spawn(async { Err::<(), _>(Boom(1)) }).await else { panic!("it has failed") };
         assert_eq!(*error, Boom(1));
         assert!(sibling.await.is_cancelled());
         Ok(())
@@ -481,12 +422,8 @@ async fn awaited_error_still_cancels_the_siblings_and_is_shared() {
 async fn supervise_isolates_and_gives_errors_to_the_handles_alone() {
     let run = nursery(|n| async move {
         let seen = n.spawn(async { Err::<(), _>(Boom(1)) });
-        n.task()
-            .name("unseen")
-            .spawn(async { Err::<(), _>(Boom(2)) });
-        n.task()
-            .name("unseen panic")
-            .spawn(async { blow_up("late") });
+        n.task().name("unseen").spawn(async { Err::<(), _>(Boom(2)) });
+        n.task().name("unseen panic").spawn(async { blow_up("late") });
         let sibling = n.spawn(async {
             sleep(S).await;
             Ok(())
@@ -499,19 +436,13 @@ async fn supervise_isolates_and_gives_errors_to_the_handles_alone() {
     let report = drain(S).await;
     let mut said = said(report.events());
     said.sort();
-    assert_eq!(
-        said,
-        ["failed unseen: boom 2", "panicked unseen panic: late"]
-    );
+    assert_eq!(said, ["failed unseen: boom 2", "panicked unseen panic: late"]);
 }
 
 #[testudo::test(start_paused = true)]
 async fn unseen_error_of_a_supervised_child_is_reported_once_whenever_its_handle_goes() {
     let run = nursery(|n| async move {
-        let child = n
-            .task()
-            .name("early end")
-            .spawn(async { Err::<(), _>(Boom(1)) });
+        let child = n.task().name("early end").spawn(async { Err::<(), _>(Boom(1)) });
         turns().await;
         assert!(child.is_finished());
         drop(child);
@@ -524,10 +455,7 @@ async fn unseen_error_of_a_supervised_child_is_reported_once_whenever_its_handle
     });
     run.policy(Policy::Supervise).await.unwrap();
     let report = drain(S).await;
-    assert_eq!(
-        said(report.events()),
-        ["failed early end: boom 1", "failed late end: boom 2"]
-    );
+    assert_eq!(said(report.events()), ["failed early end: boom 1", "failed late end: boom 2"]);
 }
 
 #[testudo::test(start_paused = true)]
@@ -543,13 +471,8 @@ async fn first_success_cancels_the_others_and_forgives_what_failed_before() {
             Ok(8)
         });
         let value = winner.await.ok();
-        let Outcome::Cancelled(cause) = slow.await else {
-            panic!("it was cut off")
-        };
-        assert_eq!(
-            (cause.kind(), cause.task()),
-            (CauseKind::Succeeded, Some("winner"))
-        );
+        let Outcome::Cancelled(cause) = slow.await else { panic!("it was cut off") };
+        assert_eq!((cause.kind(), cause.task()), (CauseKind::Succeeded, Some("winner")));
         Ok(value)
     });
     let began = Instant::now();
@@ -565,15 +488,7 @@ async fn first_success_fails_with_every_error_if_none_succeeds() {
         n.spawn(async { Err::<(), _>(Boom(2)) });
         Ok(())
     });
-    assert_eq!(
-        run.policy(Policy::FirstSuccess)
-            .await
-            .unwrap_err()
-            .failures()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(run.policy(Policy::FirstSuccess).await.unwrap_err().failures().unwrap().len(), 2);
 }
 
 #[testudo::test(start_paused = true)]
@@ -588,16 +503,8 @@ async fn collect_cancels_nobody_and_returns_errors_and_panics() {
         Ok(())
     });
     let error = run.policy(Policy::Collect).await.unwrap_err();
-    let all: Vec<_> = error
-        .failures()
-        .unwrap()
-        .iter()
-        .map(|failure| failure.error().to_string())
-        .collect();
-    assert_eq!(
-        (all, done.get()),
-        (vec!["boom 1".to_owned(), "panicked: oh".to_owned()], 1)
-    );
+    let all: Vec<_> = error.failures().unwrap().iter().map(|failure| failure.error().to_string()).collect();
+    assert_eq!((all, done.get()), (vec!["boom 1".to_owned(), "panicked: oh".to_owned()], 1));
 }
 
 #[testudo::test(start_paused = true)]
@@ -618,11 +525,7 @@ async fn panic_cancels_the_siblings_at_once_and_goes_on_at_the_end_with_its_payl
         Ok(())
     });
     let began = Instant::now();
-    let payload = AssertUnwindSafe(run)
-        .catch_unwind()
-        .await
-        .map(drop)
-        .unwrap_err();
+    let payload = AssertUnwindSafe(run).catch_unwind().await.map(drop).unwrap_err();
     assert_eq!(payload.downcast_ref::<Boom>(), Some(&Boom(5)));
     assert_eq!((began.elapsed(), log.seen()), (S, vec!["cleaned"]));
     let report = drain(S).await;
@@ -673,15 +576,9 @@ async fn own_cancel_is_no_failure_and_has_a_short_way_to_an_option() {
             Ok::<_, Boom>(7)
         })
     };
-    assert_eq!(
-        run(true).await.unwrap(),
-        7,
-        "a body that ends all the same gives its value"
-    );
+    assert_eq!(run(true).await.unwrap(), 7, "a body that ends all the same gives its value");
     let cut = run(false).await;
-    assert!(
-        matches!(&cut, Err(NurseryError::Cancelled(cause)) if cause.reason() == Some("enough"))
-    );
+    assert!(matches!(&cut, Err(NurseryError::Cancelled(cause)) if cause.reason() == Some("enough")));
     assert_eq!(cut.absorb_cancel().unwrap(), None);
 }
 
@@ -713,9 +610,7 @@ async fn daemons_are_cancelled_when_only_they_are_left() {
     let began = Instant::now();
     let daemon = run.await.unwrap();
     assert_eq!(began.elapsed(), S);
-    let Outcome::Cancelled(cause) = daemon.await else {
-        panic!("it was cut off")
-    };
+    let Outcome::Cancelled(cause) = daemon.await else { panic!("it was cut off") };
     assert_eq!(cause.kind(), CauseKind::OnlyDaemons);
 }
 
@@ -746,10 +641,7 @@ async fn closed_nursery_gives_the_future_back_unpolled() {
     assert_eq!(polled.get(), 0);
     refused.into_future().await;
     assert_eq!(polled.get(), 1, "it can be used elsewhere");
-    assert!(matches!(
-        kept.start(|s| async move { s.started(()) }).await,
-        Err(StartError::Closed)
-    ));
+    assert!(matches!(kept.start(|s| async move { s.started(()) }).await, Err(StartError::Closed)));
 }
 
 #[testudo::test(start_paused = true)]
@@ -777,9 +669,7 @@ async fn cancel_says_whether_it_was_still_possible() {
         assert!(child.cancel("first"));
         assert!(child.cancel("second"), "it has not ended yet");
         let mut child = child;
-        let Outcome::Cancelled(cause) = child.outcome().await else {
-            panic!("it was cut off")
-        };
+        let Outcome::Cancelled(cause) = child.outcome().await else { panic!("it was cut off") };
         assert_eq!(cause.reason(), Some("first"));
         assert!(child.is_finished() && !child.cancel("third"));
         assert!(!n.scope().is_cancelled(), "its siblings are not touched");
@@ -802,21 +692,14 @@ async fn cancel_and_wait_requests_even_if_nobody_awaits() {
 #[testudo::test(start_paused = true)]
 async fn names_need_not_be_unique_but_a_cancel_by_name_does() {
     let run = nursery(|n| async move {
-        let twins = [
-            n.task().name("twin").spawn(pending::<()>()),
-            n.task().name("twin").spawn(pending::<()>()),
-        ];
+        let twins = [n.task().name("twin").spawn(pending::<()>()), n.task().name("twin").spawn(pending::<()>())];
         let unnamed = n.spawn(pending::<()>());
         assert_eq!(&*unnamed.name(), format!("Task-{}", unnamed.id()));
         let ids: Vec<_> = find("twin").iter().map(testudo::TaskRef::id).collect();
         assert_eq!(ids, [twins[0].id(), twins[1].id()]);
         let error = cancel("twin", "which?").unwrap_err();
         assert_eq!(error.ids(), ids);
-        assert!(
-            ids.iter()
-                .all(|id| error.to_string().contains(&id.to_string())),
-            "{error}"
-        );
+        assert!(ids.iter().all(|id| error.to_string().contains(&id.to_string())), "{error}");
         assert!(cancel("nobody", "").unwrap_err().ids().is_empty());
         assert!(cancel(ids[0], "this one").unwrap());
         let [first, second] = twins;
@@ -880,16 +763,8 @@ async fn error_before_started_is_reported_if_the_caller_of_start_is_gone() {
         Ok::<_, Boom>(())
     });
     run.await.unwrap();
-    let said: Vec<_> = drain(S)
-        .await
-        .events()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert!(
-        said.len() == 2 && said[0].contains("boom 1") && said[1].contains("boom 2"),
-        "{said:?}"
-    );
+    let said: Vec<_> = drain(S).await.events().iter().map(ToString::to_string).collect();
+    assert!(said.len() == 2 && said[0].contains("boom 1") && said[1].contains("boom 2"), "{said:?}");
 }
 
 #[testudo::test(start_paused = true)]
@@ -918,13 +793,8 @@ async fn start_cancelled_before_started_keeps_the_child_under_its_caller() {
 fn finish<F: Future<Output: testudo::TaskOutput>>(
     runner: Runner,
     main: F,
-) -> Finished<<F::Output as testudo::TaskOutput>::Value, <F::Output as testudo::TaskOutput>::Error>
-{
-    runner
-        .current_thread()
-        .signals(false)
-        .reporter(None)
-        .run(main)
+) -> Finished<<F::Output as testudo::TaskOutput>::Value, <F::Output as testudo::TaskOutput>::Error> {
+    runner.current_thread().signals(false).reporter(None).run(main)
 }
 
 #[test]
@@ -962,15 +832,9 @@ fn wait_for_tasks_lets_tasks_of_the_root_end() {
 #[test]
 fn error_of_a_task_of_the_root_that_nobody_awaits_is_in_the_report_once() {
     let heard = Heard::default();
-    let runner = Runner::new()
-        .current_thread()
-        .signals(false)
-        .reporter(heard.reporter());
+    let runner = Runner::new().current_thread().signals(false).reporter(heard.reporter());
     let finished = runner.run(async {
-        root_nursery()
-            .task()
-            .name("lonely")
-            .spawn(async { Err::<(), _>(Boom(1)) });
+        root_nursery().task().name("lonely").spawn(async { Err::<(), _>(Boom(1)) });
         turns().await;
     });
     assert!(finished.outcome.is_ok());
@@ -996,13 +860,8 @@ fn main_that_is_cancelled_by_name_ends_with_that_cause() {
         cancel("main", "adversity").unwrap();
         pending::<()>().await;
     });
-    let Outcome::Cancelled(cause) = finished.outcome else {
-        panic!("{:?}", finished.outcome)
-    };
-    assert_eq!(
-        (cause.kind(), cause.reason()),
-        (CauseKind::Requested, Some("adversity"))
-    );
+    let Outcome::Cancelled(cause) = finished.outcome else { panic!("{:?}", finished.outcome) };
+    assert_eq!((cause.kind(), cause.reason()), (CauseKind::Requested, Some("adversity")));
 }
 
 #[testudo::test(start_paused = true)]

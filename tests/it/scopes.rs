@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use testudo::{
-    CancelScope, CauseKind, EffectiveDeadline, ScopeHandle, cancelled, catch_cancelled, checkpoint,
-    current_deadline, fail_after, is_cancelled, move_on_after, nursery, shield,
+    CancelScope, CauseKind, EffectiveDeadline, ScopeHandle, cancelled, catch_cancelled, checkpoint, current_deadline,
+    fail_after, is_cancelled, move_on_after, nursery, shield,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -149,23 +149,14 @@ async fn effective_deadline_is_the_minimum_up_to_and_including_the_innermost_shi
     let run = outer.run(async {
         assert_eq!(current_deadline(), at(5));
         let later = CancelScope::new().deadline(now + 9 * S);
-        later
-            .run(async { assert_eq!(current_deadline(), at(5)) })
-            .await
-            .unwrap();
+        later.run(async { assert_eq!(current_deadline(), at(5)) }).await.unwrap();
         let sooner = CancelScope::new().deadline(now + 3 * S);
-        sooner
-            .run(async { assert_eq!(current_deadline(), at(3)) })
-            .await
-            .unwrap();
+        sooner.run(async { assert_eq!(current_deadline(), at(3)) }).await.unwrap();
         let shielded = CancelScope::new().deadline(now + 9 * S).shielded(true);
         let shielded = shielded.run(async {
             assert_eq!(current_deadline(), at(9));
             let inner = CancelScope::new().deadline(now + 12 * S);
-            inner
-                .run(async { assert_eq!(current_deadline(), at(9)) })
-                .await
-                .unwrap();
+            inner.run(async { assert_eq!(current_deadline(), at(9)) }).await.unwrap();
         });
         shielded.await.unwrap();
         shield(async { assert_eq!(current_deadline(), EffectiveDeadline::None) }).await;
@@ -229,14 +220,8 @@ async fn scope_behind_a_shield_absorbs_its_own_cancel_under_a_cancelled_outer_on
     let log = Log::default();
     let inner = log.clone();
     let run = outer.run(async move {
-        let shielded = CancelScope::new()
-            .shielded(true)
-            .timeout(3 * S)
-            .run(pending::<()>());
-        assert_eq!(
-            shielded.await.unwrap_err().cause().kind(),
-            CauseKind::Deadline
-        );
+        let shielded = CancelScope::new().shielded(true).timeout(3 * S).run(pending::<()>());
+        assert_eq!(shielded.await.unwrap_err().cause().kind(), CauseKind::Deadline);
         inner.push("absorbed");
         checkpoint().await;
         inner.push("too far");
@@ -322,9 +307,7 @@ async fn lowering_a_shield_below_a_cancelled_scope_wakes_and_cancels_at_once() {
     let inner = CancelScope::new().shielded(true);
     let handle = inner.handle();
     let began = Instant::now();
-    let run = CancelScope::new()
-        .timeout(S)
-        .run(async move { drop(inner.run(pending::<()>()).await) });
+    let run = CancelScope::new().timeout(S).run(async move { drop(inner.run(pending::<()>()).await) });
     let lower = async {
         sleep(5 * S).await;
         assert!(!handle.is_cancelled());
@@ -411,11 +394,7 @@ async fn first_cause_wins_later_ones_are_kept_and_inner_scopes_inherit_it() {
         drop(end.await);
     });
     assert_eq!(run.await.unwrap_err().cause().reason(), Some("first"));
-    let reasons: Vec<_> = handle
-        .causes()
-        .iter()
-        .filter_map(|cause| cause.reason().map(str::to_owned))
-        .collect();
+    let reasons: Vec<_> = handle.causes().iter().filter_map(|cause| cause.reason().map(str::to_owned)).collect();
     assert_eq!(reasons, ["first", "second"]);
 }
 
@@ -441,13 +420,8 @@ async fn cause_of_a_call_is_not_overwritten_by_a_deadline_nor_the_other_way() {
 
 #[testudo::test(start_paused = true)]
 async fn timeouts_are_never_reported_for_a_cancel_from_outside() {
-    let run = CancelScope::new()
-        .timeout(S)
-        .run(async { fail_after(5 * S, pending::<()>()).await.is_err() });
-    assert!(
-        run.await.is_err(),
-        "the outer scope ends it; the inner time-out gives nothing"
-    );
+    let run = CancelScope::new().timeout(S).run(async { fail_after(5 * S, pending::<()>()).await.is_err() });
+    assert!(run.await.is_err(), "the outer scope ends it; the inner time-out gives nothing");
     let run = fail_after(5 * S, async { fail_after(S, pending::<()>()).await });
     assert_eq!(run.await.unwrap().unwrap_err().timeout(), S);
     let run = fail_after(S, async { fail_after(5 * S, pending::<()>()).await });
@@ -489,9 +463,7 @@ async fn handle_is_cancelled_from_another_thread_and_waits_from_outside() {
     let (handle, waiting) = (scope.handle(), scope.handle());
     let run = scope.run(pending::<()>());
     let (end, cause, ()) = tokio::join!(run, waiting.cancelled(), async {
-        std::thread::spawn(move || handle.cancel("elsewhere"))
-            .join()
-            .unwrap();
+        std::thread::spawn(move || handle.cancel("elsewhere")).join().unwrap();
     });
     assert_eq!(end.unwrap_err().cause(), &cause);
     assert_eq!(cause.reason(), Some("elsewhere"));
@@ -509,11 +481,7 @@ async fn panic_in_a_cancelled_scope_comes_out_and_a_destructors_panic_too() {
         let _bomb = Bomb;
         pending::<()>().await;
     });
-    let payload = AssertUnwindSafe(run)
-        .catch_unwind()
-        .await
-        .map(drop)
-        .unwrap_err();
+    let payload = AssertUnwindSafe(run).catch_unwind().await.map(drop).unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"destructor"));
     assert!(!is_cancelled());
 }
@@ -522,13 +490,9 @@ async fn panic_in_a_cancelled_scope_comes_out_and_a_destructors_panic_too() {
 async fn scopes_behave_the_same_in_a_plain_task_without_the_runner() {
     let began = Instant::now();
     let task = plain_task(async move {
-        let outer = CancelScope::new().timeout(S).run(async {
-            CancelScope::new()
-                .timeout(S)
-                .run(pending::<()>())
-                .await
-                .is_err()
-        });
+        let outer = CancelScope::new()
+            .timeout(S)
+            .run(async { CancelScope::new().timeout(S).run(pending::<()>()).await.is_err() });
         (outer.await.is_err(), began.elapsed())
     });
     assert_eq!(task.await.unwrap(), (true, S));
@@ -567,37 +531,24 @@ async fn deadline_toggled_two_thousand_times_fires_once_at_its_last_value() {
 }
 
 /// Scopes inside each other, the outermost first, around a body that never ends.
-fn nested(
-    depth: usize,
-    innermost: BoxFuture<'static, ()>,
-) -> (BoxFuture<'static, ()>, ScopeHandle) {
+fn nested(depth: usize, innermost: BoxFuture<'static, ()>) -> (BoxFuture<'static, ()>, ScopeHandle) {
     let outermost = CancelScope::new();
     let handle = outermost.handle();
-    let inner = (1..depth).fold(innermost, |inside, _| {
-        CancelScope::new().run(inside).map(drop).boxed()
-    });
+    let inner = (1..depth).fold(innermost, |inside, _| CancelScope::new().run(inside).map(drop).boxed());
     (outermost.run(inner).map(drop).boxed(), handle)
 }
 
 /// Runs on a stack that is deep enough to poll and drop nested futures; what is under test is the tree.
 fn on_a_deep_stack(run: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(1 << 30).spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { run() });
     });
     thread.unwrap().join().unwrap();
 }
 
 fn on_a_shallow_stack<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
-    std::thread::Builder::new()
-        .stack_size(128 << 10)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap()
+    std::thread::Builder::new().stack_size(128 << 10).spawn(run).unwrap().join().unwrap()
 }
 
 const DEPTH: usize = 5000;
@@ -614,10 +565,7 @@ fn five_thousand_nested_scopes_are_cancelled_on_a_shallow_stack() {
         let (mut run, handle) = nested(DEPTH, innermost.boxed());
         assert!(is_pending(run.as_mut()).now_or_never().unwrap());
         on_a_shallow_stack(move || handle.cancel("the outermost"));
-        assert!(
-            !is_pending(run.as_mut()).now_or_never().unwrap(),
-            "it is the outermost that absorbs, in one poll"
-        );
+        assert!(!is_pending(run.as_mut()).now_or_never().unwrap(), "it is the outermost that absorbs, in one poll");
         assert_eq!(dropped.get(), 1);
     });
 }

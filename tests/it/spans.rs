@@ -39,7 +39,8 @@ impl Log {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
             runtime.block_on(program.with_current_subscriber());
         });
         let bytes = log.0.lock().unwrap().clone();

@@ -15,10 +15,7 @@ use tokio::task::JoinHandle;
 pub(crate) const S: Duration = Duration::from_secs(1);
 
 /// A task that nobody but Tokio owns.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the point is a task without an owner"
-)]
+#[expect(clippy::disallowed_methods, reason = "the point is a task without an owner")]
 pub(crate) fn plain_task<F>(fut: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -93,12 +90,7 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn new() -> Self {
         let closed = || Arc::new(Semaphore::new(0));
-        Self {
-            begun: closed(),
-            gate: closed(),
-            lost: closed(),
-            done: Count::default(),
-        }
+        Self { begun: closed(), gate: closed(), lost: closed(), done: Count::default() }
     }
 
     /// Several suspensions before and after the gate; the last thing it does is to count.

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::future::Ready;
 
 use testudo::{
-    CancelScope, Cancelled, CatchCancelled, Cause, Checkpoint, Elapsed, Exposed, ExposedRun, Failures, Finalized, FindError, Nursery,
-    NurseryError, Outcome, Panic, Reporter, ScopeCancelled, ScopeHandle, Scoped, ScopedShield, Shield, SpawnError, Start,
-    StartError, Task, TaskRef, WaitCancelled, bracket, checkpoint, move_on_after, nursery, shield, shield_scoped,
+    CancelScope, Cancelled, CatchCancelled, Cause, Checkpoint, Elapsed, Exposed, ExposedRun, Failures, Finalized,
+    FindError, Nursery, NurseryError, Outcome, Panic, Reporter, ScopeCancelled, ScopeHandle, Scoped, ScopedShield,
+    Shield, SpawnError, Start, StartError, Task, TaskRef, WaitCancelled, bracket, checkpoint, move_on_after, nursery,
+    shield, shield_scoped,
 };
 
 fn send<T: Send>() {}

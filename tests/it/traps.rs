@@ -9,34 +9,24 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::FutureExt;
 use testudo::{
-    CancelScope, Event, FinalizeExt, Nursery, Outcome, Policy, Report, Reporter, Runner, cancelled,
-    catch_cancelled, checkpoint, drain, is_cancelled, nursery, shield, shield_scoped, shield_with,
+    CancelScope, Event, FinalizeExt, Nursery, Outcome, Policy, Report, Reporter, Runner, cancelled, catch_cancelled,
+    checkpoint, drain, is_cancelled, nursery, shield, shield_scoped, shield_with,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::machine::{
-    Count, CountDrop, PanicOnDrop, S, count_after, plain_task, poll_by_hand, poll_once,
-};
+use crate::machine::{Count, CountDrop, PanicOnDrop, S, count_after, plain_task, poll_by_hand, poll_once};
 
 type Never = std::convert::Infallible;
 
 fn current_thread() -> Runtime {
-    Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime")
+    Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
 fn multi_thread() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// What a runtime says when it is gone: a drain that was begun on it while `work` was alive gives its report to whoever polls it.
@@ -44,16 +34,11 @@ fn report_after_the_end<T>(runtime: Runtime, work: impl Future<Output = T>) -> (
     let mut report = drain(S).boxed();
     let kept = runtime.block_on(async {
         let kept = work.await;
-        assert!(
-            poll_once(&mut report).await.is_pending(),
-            "something is alive"
-        );
+        assert!(poll_once(&mut report).await.is_pending(), "something is alive");
         kept
     });
     drop(runtime);
-    let Poll::Ready(report) = poll_by_hand(&mut report) else {
-        panic!("nothing is alive now")
-    };
+    let Poll::Ready(report) = poll_by_hand(&mut report) else { panic!("nothing is alive now") };
     (kept, report)
 }
 
@@ -73,11 +58,7 @@ fn losses(report: &Report) -> Vec<(&str, Option<&str>, &str)> {
 #[testudo::test(start_paused = true)]
 async fn shield_under_timeout_ends_after_the_timeout_has_fired() {
     let (began, done) = (Instant::now(), Count::default());
-    assert!(
-        timeout(S, shield(count_after(3 * S, done.clone())))
-            .await
-            .is_err()
-    );
+    assert!(timeout(S, shield(count_after(3 * S, done.clone()))).await.is_err());
     assert_eq!((began.elapsed(), done.get()), (S, 0));
     assert!(drain(100 * S).await.is_clean());
     assert_eq!((began.elapsed(), done.get()), (3 * S, 1));
@@ -135,10 +116,7 @@ fn loss_of_a_shield_in_place_to_the_drop_of_its_runtime_is_loud() {
         });
         assert!(task.is_some_and(|task| task.is_finished()));
         assert_eq!((report.lost(), dropped.get()), (1, 1), "{report}");
-        assert_eq!(
-            losses(&report),
-            [("rescued shield", Some("in place"), file!())]
-        );
+        assert_eq!(losses(&report), [("rescued shield", Some("in place"), file!())]);
     }
 }
 
@@ -152,10 +130,7 @@ fn loss_of_a_rescued_shield_to_the_drop_of_its_runtime_is_loud() {
             yield_now().await;
         });
         assert_eq!(report.lost(), 1, "{report}");
-        assert_eq!(
-            losses(&report),
-            [("rescued shield", Some("rescued"), file!())]
-        );
+        assert_eq!(losses(&report), [("rescued shield", Some("rescued"), file!())]);
     }
 }
 
@@ -241,12 +216,7 @@ async fn task_local_is_gone_after_a_rescue_unless_it_is_carried_along() {
     let (without, is_without) = oneshot::channel();
     let (with, is_with) = oneshot::channel();
     let end = REQUEST.scope(7, async {
-        let both = async {
-            tokio::join!(
-                shield(read_late(without)),
-                shield(read_late(with)).with_local(&REQUEST)
-            )
-        };
+        let both = async { tokio::join!(shield(read_late(without)), shield(read_late(with)).with_local(&REQUEST)) };
         timeout(S, both).await
     });
     assert!(end.await.is_err());
@@ -283,36 +253,32 @@ async fn futurelock_on_a_kept_shield_with_a_mutex_ends_with_the_cancel() {
 
 #[test]
 fn cancel_waits_for_block_in_place_and_is_seen_after_it() {
-    let finished = Runner::new()
-        .worker_threads(2)
-        .signals(false)
-        .reporter(None)
-        .run(async {
-            nursery(|n| async move {
-                let (go, wait) = std::sync::mpsc::channel::<()>();
-                let (began, has_begun) = oneshot::channel();
-                let (blocked, after) = (Count::default(), Count::default());
-                let (b, a) = (blocked.clone(), after.clone());
-                let mut task = n.spawn(async move {
-                    tokio::task::block_in_place(move || {
-                        began.send(()).unwrap();
-                        wait.recv().unwrap();
-                        b.add();
-                    });
-                    checkpoint().await;
-                    a.add();
-                    Ok::<_, Never>(())
+    let finished = Runner::new().worker_threads(2).signals(false).reporter(None).run(async {
+        nursery(|n| async move {
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let (began, has_begun) = oneshot::channel();
+            let (blocked, after) = (Count::default(), Count::default());
+            let (b, a) = (blocked.clone(), after.clone());
+            let mut task = n.spawn(async move {
+                tokio::task::block_in_place(move || {
+                    began.send(()).unwrap();
+                    wait.recv().unwrap();
+                    b.add();
                 });
-                has_begun.await.unwrap();
-                assert!(task.cancel("while it blocks"));
-                assert!(poll_once(&mut task).await.is_pending(), "it is waited for");
-                go.send(()).unwrap();
-                assert!(task.await.is_cancelled());
-                assert_eq!((blocked.get(), after.get()), (1, 0));
-                Ok(())
-            })
-            .await
-        });
+                checkpoint().await;
+                a.add();
+                Ok::<_, Never>(())
+            });
+            has_begun.await.unwrap();
+            assert!(task.cancel("while it blocks"));
+            assert!(poll_once(&mut task).await.is_pending(), "it is waited for");
+            go.send(()).unwrap();
+            assert!(task.await.is_cancelled());
+            assert_eq!((blocked.get(), after.get()), (1, 0));
+            Ok(())
+        })
+        .await
+    });
     assert!(finished.outcome.is_ok(), "{:?}", finished.outcome);
 }
 
@@ -416,10 +382,7 @@ fn panic_in_the_destructor_of_a_task_that_is_lost_leaves_the_count_right() {
         first.is_pending()
     }));
     drop(runtime);
-    assert!(
-        poll_by_hand(&mut run).is_ready(),
-        "nothing is counted in any more"
-    );
+    assert!(poll_by_hand(&mut run).is_ready(), "nothing is counted in any more");
 }
 
 // 5.3, traps from threads.
@@ -456,10 +419,7 @@ fn task_that_ends_before_its_first_poll_is_counted_out() {
         Ok(())
     })
     .boxed();
-    assert!(
-        runtime.block_on(poll_once(&mut run)).is_pending(),
-        "the child is counted in"
-    );
+    assert!(runtime.block_on(poll_once(&mut run)).is_pending(), "the child is counted in");
     let (n, mut task) = rx.recv().unwrap();
     assert_eq!((n.len(), polled.get()), (1, 0));
     drop(runtime);
@@ -514,10 +474,7 @@ impl<W: Fn(), D: Fn()> Drop for Reentrant<W, D> {
     }
 }
 
-fn waker(
-    woken: impl Fn() + Send + Sync + 'static,
-    dropped: impl Fn() + Send + Sync + 'static,
-) -> Waker {
+fn waker(woken: impl Fn() + Send + Sync + 'static, dropped: impl Fn() + Send + Sync + 'static) -> Waker {
     Waker::from(Arc::new(Reentrant { woken, dropped }))
 }
 
@@ -548,12 +505,7 @@ fn waker_that_cancels_is_neither_woken_nor_dropped_under_a_lock() {
         assert!(run.as_mut().poll(&mut cx).is_pending());
         wait.as_mut().poll(&mut cx)
     };
-    let quiet = || {
-        Waker::from(Arc::new(Reentrant {
-            woken: || {},
-            dropped: || {},
-        }))
-    };
+    let quiet = || Waker::from(Arc::new(Reentrant { woken: || {}, dropped: || {} }));
     // Replaced, so dropped where it is registered.
     let first = waker(|| {}, reenter(&calls));
     assert!(poll(&first).is_pending());
@@ -591,11 +543,7 @@ async fn waker_that_spawns_is_not_woken_under_a_lock() {
         },
         || {},
     );
-    assert!(
-        run.as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     let n = rx.recv().unwrap();
     *handle.lock().unwrap() = Some(n.clone());
     n.cancel("wakes the body");
@@ -625,19 +573,13 @@ async fn waker_that_drops_a_task_handle_does_not_wait_for_itself() {
         },
         || {},
     );
-    assert!(
-        run.as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     *kept.lock().unwrap() = Some(rx.recv().unwrap());
     yield_now().await;
     assert!(woken.get() > 0, "the end of the child wakes the join");
     run.await.unwrap();
     let report = drain(S).await;
-    let [Event::Failed(_, error)] = report.events() else {
-        panic!("{report}")
-    };
+    let [Event::Failed(_, error)] = report.events() else { panic!("{report}") };
     assert_eq!(&**error, "unseen", "reported once");
 }
 
@@ -651,9 +593,7 @@ impl<F: Future + Unpin> Future for Extra<F> {
         for _ in 0..3 {
             if let Poll::Ready(value) = self.0.poll_unpin(cx) {
                 // It may panic or be ready again, but what is inside must not run on: the side effects are counted.
-                drop(catch_unwind(AssertUnwindSafe(|| {
-                    self.0.poll_unpin(cx).is_pending()
-                })));
+                drop(catch_unwind(AssertUnwindSafe(|| self.0.poll_unpin(cx).is_pending())));
                 return Poll::Ready(value);
             }
         }
@@ -675,10 +615,7 @@ async fn extra_polls_change_nothing() {
         extra(shield(extra(work))).await;
         extra(shield_scoped(extra(sleep(S)))).await;
         extra(extra(async { 1 }).finally(count_after(S, done.clone()))).await;
-        let island =
-            shield_with(
-                |exposed| async move { extra(exposed.run(extra(sleep(S)))).await.is_err() },
-            );
+        let island = shield_with(|exposed| async move { extra(exposed.run(extra(sleep(S)))).await.is_err() });
         assert!(extra(island).await);
         let run = nursery(|n: Nursery<Never>| async move {
             n.spawn(extra(shield(extra(sleep(S)))));
@@ -770,10 +707,7 @@ fn shield_begun_in_a_destructor_during_shutdown_is_reported_and_does_not_panic()
     let reporter = Reporter::new(move |event| hear.lock().unwrap().push(event.to_string()));
     let ended = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ended);
-    let runner = Runner::new()
-        .current_thread()
-        .signals(false)
-        .reporter(reporter);
+    let runner = Runner::new().current_thread().signals(false).reporter(reporter);
     let finished = runner.run(async move {
         let (tx, rx) = oneshot::channel();
         drop(plain_task(async move {
@@ -788,16 +722,10 @@ fn shield_begun_in_a_destructor_during_shutdown_is_reported_and_does_not_panic()
         }));
         rx.await.unwrap();
     });
-    assert!(
-        ended.load(Ordering::SeqCst),
-        "nothing has panicked in the destructor"
-    );
+    assert!(ended.load(Ordering::SeqCst), "nothing has panicked in the destructor");
     assert_eq!(finished.report.lost(), 1, "{}", finished.report);
     let heard = heard.lock().unwrap();
-    assert!(
-        heard.iter().any(|text| text.contains("`late`")),
-        "{heard:?}"
-    );
+    assert!(heard.iter().any(|text| text.contains("`late`")), "{heard:?}");
 }
 
 #[test]

@@ -187,10 +187,7 @@ fn the_second_press_names_who_is_waited_for_and_the_third_leaves() {
             assert_eq!(named.matches("`Task-").count(), tasks, "{end:#?}");
         }
     };
-    in_parallel(&[
-        &|| scene("aiorun_shutdown_waits_for", 3, SIGINT, 130),
-        &|| scene("trio_nursery", 4, SIGTERM, 143),
-    ]);
+    in_parallel(&[&|| scene("aiorun_shutdown_waits_for", 3, SIGINT, 130), &|| scene("trio_nursery", 4, SIGTERM, 143)]);
 }
 
 #[test]

@@ -99,7 +99,10 @@ fn run_returns_after_every_started_shield() {
 fn what_tasks_leave_to_nobody_is_said_once_and_fails_nobody() {
     let mut proc = Proc::scene("tasks_fail");
     let end = proc.expect("main goes on").end();
-    end.code(0).said("task `unlucky` (tests/process/scenes.rs:").said("task `failing` (tests/process/scenes.rs:").said("no disk");
+    end.code(0)
+        .said("task `unlucky` (tests/process/scenes.rs:")
+        .said("task `failing` (tests/process/scenes.rs:")
+        .said("no disk");
     assert_eq!(end.err.matches("`unlucky`").count(), 1, "{end:#?}");
     assert_eq!(end.err.matches("`failing`").count(), 1, "{end:#?}");
 }

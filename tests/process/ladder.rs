@@ -62,7 +62,8 @@ fn presses_of_two_kinds_count_at_once() {
 #[test]
 fn the_second_press_names_everything_that_holds_the_process() {
     let mut proc = Proc::scene("blockers");
-    let places = ["copying", "holder", "write", "grandchild"].map(|name| (name, proc.expect_prefix(&format!("{name} at "))));
+    let places =
+        ["copying", "holder", "write", "grandchild"].map(|name| (name, proc.expect_prefix(&format!("{name} at "))));
     proc.expect("ready").signal(SIGINT).expect_err("stopping");
     proc.press_again(SIGINT).expect_err("still waiting for");
     for (name, place) in &places {

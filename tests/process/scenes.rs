@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::getpid;
 use testudo::{
-    FinalizeExt, Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery, root_nursery, shield, spawn,
+    FinalizeExt, Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery, root_nursery,
+    shield, spawn,
 };
 use tokio::time::sleep;
 
@@ -279,7 +280,8 @@ fn caught() {
 fn beside() -> ! {
     leave(Runner::new().run_and_exit(async {
         let heard = shield(async {
-            let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).expect("can listen");
+            let mut interrupt =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).expect("can listen");
             say("ready");
             interrupt.recv().await;
             say("heard it");
@@ -307,7 +309,8 @@ fn main_is_cancelled() -> ! {
 /// No rung unless the handler asks.
 fn own_handler() -> ! {
     let (send, mut presses) = tokio::sync::mpsc::unbounded_channel();
-    let runner = Runner::new().on_signal(Signal::Interrupt, move |stop| send.send(stop.signal()).expect("main listens"));
+    let runner =
+        Runner::new().on_signal(Signal::Interrupt, move |stop| send.send(stop.signal()).expect("main listens"));
     leave(runner.run_and_exit(async move {
         say("ready");
         for _ in 0..4 {

@@ -1,9 +1,6 @@
 //! Runs a program on real threads, and counts what happens.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "`step` has sorted the operations before"
-)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "`step` has sorted the operations before")]
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -16,8 +13,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
-    CancelScope, FinalizeExt, Nursery, ScopeHandle, TaskRef, bracket, cancelled, catch_cancelled,
-    checkpoint, is_cancelled, nursery, shield, shield_with,
+    CancelScope, FinalizeExt, Nursery, ScopeHandle, TaskRef, bracket, cancelled, catch_cancelled, checkpoint,
+    is_cancelled, nursery, shield, shield_with,
 };
 use tokio::task::{AbortHandle, JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
@@ -94,26 +91,17 @@ struct Running {
 
 impl Running {
     fn new(place: &Place, block: &Block) -> Self {
-        if place.state.blocks[block.id]
-            .begun
-            .fetch_add(1, Ordering::SeqCst)
-            > 0
-        {
+        if place.state.blocks[block.id].begun.fetch_add(1, Ordering::SeqCst) > 0 {
             place.state.fault(format!("#{} began twice", block.id));
         }
         for gauge in Gauge::all(place.gauge.as_ref()) {
             gauge.alive.fetch_add(1, Ordering::SeqCst);
         }
-        Self {
-            place: place.clone(),
-            id: block.id,
-        }
+        Self { place: place.clone(), id: block.id }
     }
 
     fn complete(&self) {
-        self.place.state.blocks[self.id]
-            .completed
-            .fetch_add(1, Ordering::SeqCst);
+        self.place.state.blocks[self.id].completed.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -122,9 +110,7 @@ impl Drop for Running {
         for gauge in Gauge::all(self.place.gauge.as_ref()) {
             gauge.alive.fetch_sub(1, Ordering::SeqCst);
         }
-        self.place.state.blocks[self.id]
-            .ended
-            .fetch_add(1, Ordering::SeqCst);
+        self.place.state.blocks[self.id].ended.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -140,10 +126,7 @@ impl State {
     pub(crate) fn new(program: Program) -> Self {
         let scopes = program.scopes.iter().map(|spec| {
             let scope = CancelScope::new().shielded(spec.shielded);
-            let scope = spec
-                .timeout
-                .into_iter()
-                .fold(scope, |scope, length| scope.timeout(ms(length)));
+            let scope = spec.timeout.into_iter().fold(scope, |scope, length| scope.timeout(ms(length)));
             let handle = scope.handle();
             (Mutex::new(Some(scope)), handle)
         });
@@ -182,10 +165,7 @@ impl State {
                 self.nurseries[id].get().map(|scope| scope.cancel("stress"));
             }
             Action::ShieldNursery(id, on) => {
-                self.nurseries[id]
-                    .get()
-                    .into_iter()
-                    .for_each(|scope| scope.set_shielded(on));
+                self.nurseries[id].get().into_iter().for_each(|scope| scope.set_shielded(on));
             }
             Action::CancelTask(id) => {
                 self.blocks[id].task.get().map(|task| task.cancel("stress"));
@@ -228,11 +208,8 @@ impl State {
 
     /// The blocks that are alive now.
     pub(crate) fn alive(&self) -> Vec<usize> {
-        let alive =
-            |tally: &Tally| tally.begun.load(Ordering::SeqCst) > tally.ended.load(Ordering::SeqCst);
-        (0..self.blocks.len())
-            .filter(|id| alive(&self.blocks[*id]))
-            .collect()
+        let alive = |tally: &Tally| tally.begun.load(Ordering::SeqCst) > tally.ended.load(Ordering::SeqCst);
+        (0..self.blocks.len()).filter(|id| alive(&self.blocks[*id])).collect()
     }
 
     /// Everything has ended: was it right?
@@ -249,9 +226,7 @@ impl State {
         }
         for &id in &self.program.sure {
             if begun(id) != completed(id) {
-                self.fault(format!(
-                    "#{id} began and was cut off, though nothing may do that"
-                ));
+                self.fault(format!("#{id} began and was cut off, though nothing may do that"));
             }
         }
         for rule in &self.program.rules {
@@ -261,10 +236,7 @@ impl State {
                 Rule::Follows { first, then } => (then, completed(first)),
             };
             if begun(then) != expected {
-                self.fault(format!(
-                    "#{then} began {} times, not {expected}: {rule:?}",
-                    begun(then)
-                ));
+                self.fault(format!("#{then} began {} times, not {expected}: {rule:?}", begun(then)));
             }
         }
     }
@@ -272,11 +244,7 @@ impl State {
 
 /// The future of a whole program.
 pub(crate) fn run(state: &Arc<State>) -> BoxFuture<'static, ()> {
-    let place = Place {
-        state: Arc::clone(state),
-        gauge: None,
-        open: None,
-    };
+    let place = Place { state: Arc::clone(state), gauge: None, open: None };
     place.run(&state.program.block)
 }
 
@@ -287,10 +255,7 @@ impl Place {
             let running = Running::new(&place, &block);
             for op in &block.ops {
                 if block.sure && is_cancelled() {
-                    place.state.fault(format!(
-                        "#{} sees a cancel, though nothing may cancel it",
-                        block.id
-                    ));
+                    place.state.fault(format!("#{} sees a cancel, though nothing may cancel it", block.id));
                 }
                 place.step(op).await;
             }
@@ -316,21 +281,9 @@ impl Place {
             Op::SpawnAtRoot(part) => self.spawn_at_root(part),
             Op::Tokio { part, abort } => self.plain(part, *abort).await,
             Op::Shield(_) | Op::ShieldWith { .. } => self.shield(op).await,
-            Op::Finally { .. } | Op::OnCancel { .. } | Op::Bracket { .. } => {
-                self.finalizer(op).await
-            }
-            Op::Stall {
-                ms,
-                held,
-                then,
-                fate,
-            } => self.stall(*ms, held, then, *fate).await,
-            Op::Scope(..)
-            | Op::Nursery(..)
-            | Op::Catch(_)
-            | Op::Join { .. }
-            | Op::Select { .. }
-            | Op::Timeout(..) => {
+            Op::Finally { .. } | Op::OnCancel { .. } | Op::Bracket { .. } => self.finalizer(op).await,
+            Op::Stall { ms, held, then, fate } => self.stall(*ms, held, then, *fate).await,
+            Op::Scope(..) | Op::Nursery(..) | Op::Catch(_) | Op::Join { .. } | Op::Select { .. } | Op::Timeout(..) => {
                 self.region(op).await;
             }
         }
@@ -344,11 +297,7 @@ impl Place {
                 let result = catch_cancelled(self.run(part)).await;
                 self.agrees(part, result.is_ok());
             }
-            Op::Join {
-                a,
-                b,
-                unordered: false,
-            } => drop(tokio::join!(self.run(a), self.run(b))),
+            Op::Join { a, b, unordered: false } => drop(tokio::join!(self.run(a), self.run(b))),
             Op::Join { a, b, .. } => {
                 let all = FuturesUnordered::from_iter([self.run(a), self.run(b)]);
                 all.for_each(|()| async {}).await;
@@ -369,10 +318,7 @@ impl Place {
     fn agrees(&self, part: &Block, ended_well: bool) {
         let completed = self.state.blocks[part.id].completed.load(Ordering::SeqCst) == 1;
         if completed != ended_well {
-            self.state.fault(format!(
-                "#{}: completed is {completed}, its result says {ended_well}",
-                part.id
-            ));
+            self.state.fault(format!("#{}: completed is {completed}, its result says {ended_well}", part.id));
         }
     }
 
@@ -385,63 +331,34 @@ impl Place {
     }
 
     async fn nursery(&self, spec: &NurserySpec, part: &Arc<Block>) {
-        let gauge = Arc::new(Gauge {
-            alive: AtomicUsize::new(0),
-            outer: self.gauge.clone(),
-        });
-        let (place, inside, part, id, end) = (
-            self.clone(),
-            Arc::clone(&gauge),
-            Arc::clone(part),
-            spec.id,
-            spec.end,
-        );
+        let gauge = Arc::new(Gauge { alive: AtomicUsize::new(0), outer: self.gauge.clone() });
+        let (place, inside, part, id, end) = (self.clone(), Arc::clone(&gauge), Arc::clone(part), spec.id, spec.end);
         let run = nursery(move |nursery| {
             let _ = place.state.nurseries[id].set(nursery.scope());
-            let open = Open {
-                nursery,
-                gauge: Arc::clone(&inside),
-                outer: place.open.clone(),
-            };
-            let place = Self {
-                open: Some(Arc::new(open)),
-                gauge: Some(inside),
-                ..place
-            };
+            let open = Open { nursery, gauge: Arc::clone(&inside), outer: place.open.clone() };
+            let place = Self { open: Some(Arc::new(open)), gauge: Some(inside), ..place };
             async move {
                 place.run(&part).await;
                 end.give()
             }
         });
         let run = run.policy(spec.policy).shielded(spec.shielded);
-        let run = spec
-            .timeout
-            .into_iter()
-            .fold(run, |run, length| run.timeout(ms(length)));
+        let run = spec.timeout.into_iter().fold(run, |run, length| run.timeout(ms(length)));
         // A panic of the program ends here; its nursery has ended all the same.
         let _ = AssertUnwindSafe(run).catch_unwind().await;
         let alive = gauge.alive.load(Ordering::SeqCst);
         if alive > 0 {
-            self.state.fault(format!(
-                "{alive} blocks outlive nursery {id}: {:?}",
-                self.state.alive()
-            ));
+            self.state.fault(format!("{alive} blocks outlive nursery {id}: {:?}", self.state.alive()));
         }
     }
 
     /// The place of a child of a nursery around this one.
     fn child_of(&self, open: &Arc<Open>) -> Self {
-        Self {
-            gauge: Some(Arc::clone(&open.gauge)),
-            open: Some(Arc::clone(open)),
-            ..self.clone()
-        }
+        Self { gauge: Some(Arc::clone(&open.gauge)), open: Some(Arc::clone(open)), ..self.clone() }
     }
 
     async fn spawn(&self, up: usize, child: &Child) {
-        let Some(open) =
-            std::iter::successors(self.open.as_ref(), |open| open.outer.as_ref()).nth(up)
-        else {
+        let Some(open) = std::iter::successors(self.open.as_ref(), |open| open.outer.as_ref()).nth(up) else {
             return;
         };
         let (place, part, end) = (self.child_of(open), Arc::clone(&child.part), child.end);
@@ -474,24 +391,15 @@ impl Place {
     }
 
     fn spawn_at_root(&self, part: &Arc<Block>) {
-        let place = Self {
-            gauge: None,
-            open: None,
-            ..self.clone()
-        };
+        let place = Self { gauge: None, open: None, ..self.clone() };
         let child = place.run(part);
         if testudo::root_nursery::<Fault>().try_spawn(child).is_ok() {
-            self.state.blocks[part.id]
-                .spawned
-                .fetch_add(1, Ordering::SeqCst);
+            self.state.blocks[part.id].spawned.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     async fn plain(&self, part: &Arc<Block>, abort: Option<u64>) {
-        let place = Self {
-            gauge: None,
-            ..self.clone()
-        };
+        let place = Self { gauge: None, ..self.clone() };
         let task = spawn(place.run(part));
         let abort_handle = task.abort_handle();
         lock(&self.state.plain).push(task);
@@ -507,11 +415,7 @@ impl Place {
                 shield(self.run(part)).budget(None).await;
                 self.agrees(part, true);
             }
-            Op::ShieldWith {
-                before,
-                exposed,
-                after,
-            } => {
+            Op::ShieldWith { before, exposed, after } => {
                 let [before, after] = [before, after].map(|part| self.run(part));
                 let (place, part) = (self.clone(), Arc::clone(exposed));
                 let run = shield_with(|exposed| async move {
@@ -530,14 +434,8 @@ impl Place {
         match op {
             Op::Finally { body, then } => self.run(body).finally(self.run(then)).await,
             Op::OnCancel { body, then } => self.run(body).on_cancel(self.run(then)).await,
-            Op::Bracket {
-                wait,
-                acquire,
-                body,
-                release,
-            } => {
-                let [wait, acquire, body, release] =
-                    [wait, acquire, body, release].map(|part| self.run(part));
+            Op::Bracket { wait, acquire, body, release } => {
+                let [wait, acquire, body, release] = [wait, acquire, body, release].map(|part| self.run(part));
                 let acquire = |exposed: testudo::Exposed| async move {
                     let _ = exposed.run(wait).await;
                     acquire.await;
@@ -587,10 +485,7 @@ impl Drop for Abort {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test waits for plain tasks itself"
-)]
+#[expect(clippy::disallowed_methods, reason = "the test waits for plain tasks itself")]
 fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task)
 }

@@ -43,21 +43,13 @@ const RUNTIME_AGE: u64 = 64;
 
 #[test]
 fn random_programs_keep_every_promise() {
-    let number =
-        |name, default| env::var(name).map_or(default, |text| text.parse().expect("a number"));
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("the clock is set");
+    let number = |name, default| env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is set");
     let seed = number("TESTUDO_SEED", now.as_secs());
     let seconds = number("TESTUDO_SECONDS", 20);
-    let only = env::var("TESTUDO_PROGRAM")
-        .ok()
-        .map(|text| text.parse().expect("a number"));
+    let only = env::var("TESTUDO_PROGRAM").ok().map(|text| text.parse().expect("a number"));
     let watchdog = Duration::from_secs(number("TESTUDO_WATCHDOG", 10));
-    let (stop, next) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
+    let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (faults, on_fault) = channel();
     hear_panics(&faults);
     let lanes: Vec<_> = (0..LANES)
@@ -72,17 +64,9 @@ fn random_programs_keep_every_promise() {
         })
         .collect();
     let start = Instant::now();
-    let fault = watch(
-        &lanes,
-        &on_fault,
-        watchdog,
-        Duration::from_secs(seconds),
-        &stop,
-    );
+    let fault = watch(&lanes, &on_fault, watchdog, Duration::from_secs(seconds), &stop);
     let (programs, seconds) = (next.load(Ordering::Relaxed), start.elapsed().as_secs());
-    say(&format!(
-        "stress: seed={seed} programs={programs} seconds={seconds}"
-    ));
+    say(&format!("stress: seed={seed} programs={programs} seconds={seconds}"));
     if let Some(fault) = fault {
         panic!("stress: FAILED, seed={seed}\n{fault}");
     }
@@ -90,11 +74,7 @@ fn random_programs_keep_every_promise() {
 
 #[test]
 fn a_seed_always_gives_the_same_programs() {
-    let list = |seed| {
-        (0..200)
-            .map(|index| Program::new(seed, index).to_string())
-            .collect::<Vec<_>>()
-    };
+    let list = |seed| (0..200).map(|index| Program::new(seed, index).to_string()).collect::<Vec<_>>();
     assert_eq!(list(7), list(7));
     assert_ne!(list(7), list(8));
 }
@@ -109,9 +89,7 @@ fn hear_panics(faults: &Sender<String>) {
     let faults = Mutex::new(faults.clone());
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let test = thread::current()
-            .name()
-            .is_some_and(|name| name.starts_with("random"));
+        let test = thread::current().name().is_some_and(|name| name.starts_with("random"));
         if !test {
             let _ = lock(&faults).send(format!("a panic that is not of a program: {info}"));
         }
@@ -132,9 +110,7 @@ fn watch(
         match on_fault.recv_timeout(Duration::from_millis(100)) {
             // What else is known of it comes right after.
             Ok(fault) => {
-                let more = on_fault
-                    .recv_timeout(Duration::from_millis(500))
-                    .unwrap_or_default();
+                let more = on_fault.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
                 return Some(format!("{fault}\n{more}"));
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -181,12 +157,7 @@ impl Lane {
         let lane = Arc::new(Self::default());
         let (outside, programs) = channel();
         thread::spawn(move || act_from_outside(&programs));
-        let mut driver = Driver {
-            lane: Arc::clone(&lane),
-            runtime: None,
-            age: 0,
-            outside,
-        };
+        let mut driver = Driver { lane: Arc::clone(&lane), runtime: None, age: 0, outside };
         thread::spawn(move || {
             run(&mut driver);
             driver.lane.ended.store(true, Ordering::SeqCst);
@@ -195,15 +166,9 @@ impl Lane {
     }
 
     fn hangs(&self, watchdog: Duration) -> Option<String> {
-        let now = lock(&self.now)
-            .clone()
-            .filter(|now| now.since.elapsed() > watchdog)?;
+        let now = lock(&self.now).clone().filter(|now| now.since.elapsed() > watchdog)?;
         let _inside = now.handle.as_ref().map(Handle::enter);
-        let tasks = if now.handle.is_some() {
-            all_tasks()
-        } else {
-            Vec::new()
-        };
+        let tasks = if now.handle.is_some() { all_tasks() } else { Vec::new() };
         let alive = now.state.alive();
         Some(format!(
             "program {} hangs\nalive blocks: {alive:?}\ntasks: {tasks:#?}\n{}",
@@ -240,12 +205,7 @@ impl Driver {
     }
 
     fn begin(&self, index: u64, state: &Arc<State>, handle: Option<Handle>) {
-        let now = Now {
-            index,
-            since: Instant::now(),
-            state: Arc::clone(state),
-            handle,
-        };
+        let now = Now { index, since: Instant::now(), state: Arc::clone(state), handle };
         *lock(&self.lane.now) = Some(now);
     }
 
@@ -253,19 +213,13 @@ impl Driver {
         self.age += 1;
         let old = self.runtime.take().filter(|_| self.age % RUNTIME_AGE != 0);
         old.unwrap_or_else(|| {
-            let runtime = Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build();
+            let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("threads are to be had")
         })
     }
 
     fn in_a_run(&self, state: &Arc<State>) {
-        let runner = Runner::new()
-            .worker_threads(2)
-            .signals(false)
-            .reporter(None);
+        let runner = Runner::new().worker_threads(2).signals(false).reporter(None);
         let (program, outside) = (Arc::clone(state), self.outside.clone());
         let finished = runner.run(async move {
             let _ = outside.send(Arc::clone(&program));
@@ -281,10 +235,7 @@ impl Driver {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test waits for its plain tasks itself"
-)]
+#[expect(clippy::disallowed_methods, reason = "the test waits for its plain tasks itself")]
 fn in_a_runtime(runtime: &Runtime, state: &Arc<State>, outside: &Sender<Arc<State>>) {
     let run = exec::run(state);
     runtime.block_on(async {
@@ -318,10 +269,7 @@ fn in_a_runtime(runtime: &Runtime, state: &Arc<State>, outside: &Sender<Arc<Stat
     let (metrics, start) = (runtime.metrics(), Instant::now());
     while metrics.num_alive_tasks() > 1 {
         if start.elapsed() > Duration::from_secs(2) {
-            state.fault(format!(
-                "{} tasks of Tokio are alive at the end",
-                metrics.num_alive_tasks()
-            ));
+            state.fault(format!("{} tasks of Tokio are alive at the end", metrics.num_alive_tasks()));
             break;
         }
         park_timeout(Duration::from_micros(50));
@@ -334,10 +282,7 @@ fn act_from_outside(programs: &Receiver<Arc<State>>) {
         let start = Instant::now();
         for (at, action) in &state.program.actions {
             let due = start + Duration::from_micros(*at);
-            while let Some(rest) = due
-                .checked_duration_since(Instant::now())
-                .filter(|rest| !rest.is_zero())
-            {
+            while let Some(rest) = due.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
                 state.bury();
                 wait(rest);
             }

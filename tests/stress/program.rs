@@ -227,12 +227,7 @@ struct Open {
 
 impl At {
     fn with(&self, sure: bool, mortal: bool) -> Self {
-        Self {
-            sure,
-            mortal,
-            depth: self.depth + 1,
-            open: self.open.clone(),
-        }
+        Self { sure, mortal, depth: self.depth + 1, open: self.open.clone() }
     }
 
     fn inner(&self) -> Self {
@@ -290,11 +285,7 @@ impl Program {
             actions: Vec::new(),
         };
         let aborted = root == Root::Task { aborted: true };
-        let at = At {
-            sure: !aborted,
-            mortal: aborted,
-            ..At::default()
-        };
+        let at = At { sure: !aborted, mortal: aborted, ..At::default() };
         let block = generator.block(&at);
         if aborted {
             generator.outside(Action::AbortRoot);
@@ -323,11 +314,7 @@ impl Gen {
         }
         let count = 1 + self.rng.below(if at.depth < 2 { 6 } else { 4 });
         let ops = (0..count).map(|_| self.op(at)).collect();
-        Arc::new(Block {
-            id,
-            sure: at.sure,
-            ops,
-        })
+        Arc::new(Block { id, sure: at.sure, ops })
     }
 
     fn outside(&mut self, action: Action) {
@@ -347,15 +334,8 @@ impl Gen {
             10..=12 => self.shield(at),
             13..=14 => self.finalizer(at),
             15 => Op::Catch(self.block(&at.inner())),
-            16 => Op::Join {
-                a: self.block(&at.inner()),
-                b: self.block(&at.inner()),
-                unordered: self.rng.one_in(50),
-            },
-            17 => Op::Select {
-                a: self.block(&at.with(false, at.mortal)),
-                b: self.block(&at.dropped()),
-            },
+            16 => Op::Join { a: self.block(&at.inner()), b: self.block(&at.inner()), unordered: self.rng.one_in(50) },
+            17 => Op::Select { a: self.block(&at.with(false, at.mortal)), b: self.block(&at.dropped()) },
             18 => Op::Timeout(self.rng.below(4), self.block(&at.dropped())),
             _ => self.odd(at),
         }
@@ -380,9 +360,7 @@ impl Gen {
             return Some(Action::CancelNursery(nursery));
         }
         let count = self.targets.len() as u64;
-        let target = self
-            .targets
-            .get(usize::try_from(self.rng.next() % count.max(1)).ok()?)?;
+        let target = self.targets.get(usize::try_from(self.rng.next() % count.max(1)).ok()?)?;
         Some(match self.rng.below(3) {
             0 => Action::Cancel(*target),
             1 => Action::SetShielded(*target, false),
@@ -439,12 +417,7 @@ impl Gen {
         let sure = at.sure && calm;
         let mortal = timeout.is_some() || (at.mortal && !shielded);
         let mut inner = at.with(sure, mortal);
-        inner.open.push(Open {
-            id,
-            calm,
-            sure,
-            mortal,
-        });
+        inner.open.push(Open { id, calm, sure, mortal });
         if !calm && self.rng.one_in(20) {
             self.outside(Action::CancelNursery(id));
         }
@@ -452,16 +425,7 @@ impl Gen {
             self.toggle(|on| Action::ShieldNursery(id, on));
         }
         let end = if calm { Ending::Ok } else { self.ending() };
-        Op::Nursery(
-            NurserySpec {
-                id,
-                policy,
-                shielded,
-                timeout,
-                end,
-            },
-            self.block(&inner),
-        )
+        Op::Nursery(NurserySpec { id, policy, shielded, timeout, end }, self.block(&inner))
     }
 
     fn ending(&mut self) -> Ending {
@@ -479,10 +443,7 @@ impl Gen {
         let Some(nursery) = open.last().cloned() else {
             return Op::Checkpoint;
         };
-        let mut inner = At {
-            open,
-            ..at.with(nursery.sure, nursery.mortal)
-        };
+        let mut inner = At { open, ..at.with(nursery.sure, nursery.mortal) };
         if up == 0 && self.rng.one_in(15) {
             // Until it has started it is under the scopes of its caller, too.
             (inner.sure, inner.mortal) = (at.sure && inner.sure, at.mortal && inner.mortal);
@@ -503,22 +464,9 @@ impl Gen {
         if targeted {
             self.outside(Action::CancelTask(part.id));
         }
-        let end = if nursery.calm {
-            Ending::Ok
-        } else {
-            self.ending()
-        };
+        let end = if nursery.calm { Ending::Ok } else { self.ending() };
         let joined = !daemon && self.rng.one_in(25);
-        Op::Spawn {
-            up,
-            child: Child {
-                part,
-                end,
-                daemon,
-                shielded,
-                joined,
-            },
-        }
+        Op::Spawn { up, child: Child { part, end, daemon, shielded, joined } }
     }
 
     fn shield(&mut self, at: &At) -> Op {
@@ -529,15 +477,8 @@ impl Gen {
         let before = self.block(&inside);
         let exposed = self.block(&at.with(false, at.mortal));
         let after = self.block(&inside);
-        self.rules.push(Rule::Follows {
-            first: before.id,
-            then: after.id,
-        });
-        Op::ShieldWith {
-            before,
-            exposed,
-            after,
-        }
+        self.rules.push(Rule::Follows { first: before.id, then: after.id });
+        Op::ShieldWith { before, exposed, after }
     }
 
     fn finalizer(&mut self, at: &At) -> Op {
@@ -560,16 +501,8 @@ impl Gen {
         let acquire = self.block(&at.shielded());
         let body = self.block(&at.inner());
         let release = self.block(&at.shielded());
-        self.rules.push(Rule::Follows {
-            first: acquire.id,
-            then: release.id,
-        });
-        Op::Bracket {
-            wait,
-            acquire,
-            body,
-            release,
-        }
+        self.rules.push(Rule::Follows { first: acquire.id, then: release.id });
+        Op::Bracket { wait, acquire, body, release }
     }
 
     fn odd(&mut self, at: &At) -> Op {
@@ -579,16 +512,10 @@ impl Gen {
                 let abort = self.rng.maybe(60, 3);
                 // After the end of main, a run cancels what is not shielded in plain tasks, too.
                 let inner = at.with(abort.is_none() && !self.is_run, abort.is_some());
-                Op::Tokio {
-                    part: self.block(&inner),
-                    abort,
-                }
+                Op::Tokio { part: self.block(&inner), abort }
             }
             _ => {
-                let at = At {
-                    open: Vec::new(),
-                    ..at.dropped()
-                };
+                let at = At { open: Vec::new(), ..at.dropped() };
                 Op::SpawnAtRoot(self.block(&at))
             }
         }
@@ -604,12 +531,7 @@ impl Gen {
             4 if leaves => Fate::Elsewhere,
             _ => Fate::Drop,
         };
-        Op::Stall {
-            ms: self.rng.below(3),
-            held: self.block(&at.dropped()),
-            then: self.block(&at.inner()),
-            fate,
-        }
+        Op::Stall { ms: self.rng.below(3), held: self.block(&at.dropped()), then: self.block(&at.inner()), fate }
     }
 }
 
@@ -640,88 +562,42 @@ impl Op {
     #[expect(clippy::too_many_lines, reason = "a table")]
     fn split(&self) -> (String, Vec<(&'static str, &Part)>) {
         match self {
-            Self::Sleep(_)
-            | Self::Yield(_)
-            | Self::Checkpoint
-            | Self::Park
-            | Self::AwaitCancel
-            | Self::Act(_) => (format!("{self:?}"), Vec::new()),
+            Self::Sleep(_) | Self::Yield(_) | Self::Checkpoint | Self::Park | Self::AwaitCancel | Self::Act(_) => {
+                (format!("{self:?}"), Vec::new())
+            }
             Self::Scope(id, part) => (format!("Scope {id}"), vec![("body", part)]),
             Self::Nursery(spec, part) => (format!("{spec:?}"), vec![("body", part)]),
             Self::Spawn { up, child } => {
-                let Child {
-                    part,
-                    end,
-                    daemon,
-                    shielded,
-                    joined,
-                } = child;
-                let text = format!(
-                    "Spawn {{ up: {up}, {end:?}, daemon: {daemon}, shielded: {shielded}, joined: {joined} }}"
-                );
+                let Child { part, end, daemon, shielded, joined } = child;
+                let text =
+                    format!("Spawn {{ up: {up}, {end:?}, daemon: {daemon}, shielded: {shielded}, joined: {joined} }}");
                 (text, vec![("child", part)])
             }
-            Self::Start { before, after } => {
-                ("Start".into(), vec![("before", before), ("after", after)])
-            }
+            Self::Start { before, after } => ("Start".into(), vec![("before", before), ("after", after)]),
             Self::SpawnAtRoot(part) => ("SpawnAtRoot".into(), vec![("task", part)]),
             Self::Shield(part) => ("Shield".into(), vec![("body", part)]),
-            Self::ShieldWith {
-                before,
-                exposed,
-                after,
-            } => (
-                "ShieldWith".into(),
-                vec![("before", before), ("exposed", exposed), ("after", after)],
-            ),
-            Self::Finally { body, then } => {
-                ("Finally".into(), vec![("body", body), ("then", then)])
+            Self::ShieldWith { before, exposed, after } => {
+                ("ShieldWith".into(), vec![("before", before), ("exposed", exposed), ("after", after)])
             }
-            Self::OnCancel { body, then } => {
-                ("OnCancel".into(), vec![("body", body), ("then", then)])
+            Self::Finally { body, then } => ("Finally".into(), vec![("body", body), ("then", then)]),
+            Self::OnCancel { body, then } => ("OnCancel".into(), vec![("body", body), ("then", then)]),
+            Self::Bracket { wait, acquire, body, release } => {
+                ("Bracket".into(), vec![("wait", wait), ("acquire", acquire), ("use", body), ("release", release)])
             }
-            Self::Bracket {
-                wait,
-                acquire,
-                body,
-                release,
-            } => (
-                "Bracket".into(),
-                vec![
-                    ("wait", wait),
-                    ("acquire", acquire),
-                    ("use", body),
-                    ("release", release),
-                ],
-            ),
             Self::Catch(part) => ("Catch".into(), vec![("body", part)]),
-            Self::Join { a, b, unordered } => (
-                format!("Join {{ unordered: {unordered} }}"),
-                vec![("a", a), ("b", b)],
-            ),
+            Self::Join { a, b, unordered } => (format!("Join {{ unordered: {unordered} }}"), vec![("a", a), ("b", b)]),
             Self::Select { a, b } => ("Select".into(), vec![("a", a), ("b", b)]),
             Self::Timeout(ms, part) => (format!("Timeout {ms} ms"), vec![("body", part)]),
-            Self::Stall {
-                ms,
-                held,
-                then,
-                fate,
-            } => (
-                format!("Stall after {ms} ms, {fate:?}"),
-                vec![("held", held), ("then", then)],
-            ),
-            Self::Tokio { part, abort } => (
-                format!("Tokio {{ abort: {abort:?} }}"),
-                vec![("task", part)],
-            ),
+            Self::Stall { ms, held, then, fate } => {
+                (format!("Stall after {ms} ms, {fate:?}"), vec![("held", held), ("then", then)])
+            }
+            Self::Tokio { part, abort } => (format!("Tokio {{ abort: {abort:?} }}"), vec![("task", part)]),
         }
     }
 
     fn show(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
         let (what, parts) = self.split();
         writeln!(f, "{:1$}{what}", "", 2 * depth)?;
-        parts
-            .iter()
-            .try_for_each(|(role, part)| part.show(f, role, depth + 1))
+        parts.iter().try_for_each(|(role, part)| part.show(f, role, depth + 1))
     }
 }

@@ -17,13 +17,7 @@ usage: cargo xtask <command>
   api --bless    write api/testudo.txt";
 
 /// The names of the bugs in `src/core/sabotage.rs`.
-const BUGS: [&str; 5] = [
-    "lost-wake",
-    "double-release",
-    "uncounted-child",
-    "orphan-on-drop",
-    "shield-not-inherited",
-];
+const BUGS: [&str; 5] = ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited"];
 
 type Error = Box<dyn std::error::Error>;
 type Result<T = ()> = std::result::Result<T, Error>;
@@ -54,19 +48,13 @@ fn ci() -> Result {
     let workspace = "--workspace --all-targets";
     step("fmt --all --check", "")?;
     step(&format!("clippy {workspace}"), "-D warnings")?;
-    step(
-        "clippy -p testudo --lib --no-default-features",
-        "-D warnings",
-    )?;
+    step("clippy -p testudo --lib --no-default-features", "-D warnings")?;
     step(&format!("clippy {workspace} --all-features"), "-D warnings")?;
     // Only a program may write to the terminal.
     let quiet = "-D warnings -D clippy::print_stdout -D clippy::print_stderr";
     step("clippy -p testudo --lib --all-features", quiet)?;
     step("test --workspace --all-features", "")?;
-    run(
-        cargo("doc -p testudo -p testudo-macros --no-deps --all-features")
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
+    run(cargo("doc -p testudo -p testudo-macros --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
     loom()?;
     sabotage()?;
     api(false)?;
@@ -89,14 +77,8 @@ fn loom() -> Result {
     run(&mut test())?;
     // A filter that matches nothing passes, too.
     let list = test().args(["-q", "--", "--list"]).output()?;
-    let found = String::from_utf8(list.stdout)?
-        .lines()
-        .any(|line| line.ends_with(": test"));
-    if found {
-        Ok(())
-    } else {
-        Err("there is no test with `loom` in its name".into())
-    }
+    let found = String::from_utf8(list.stdout)?.lines().any(|line| line.ends_with(": test"));
+    if found { Ok(()) } else { Err("there is no test with `loom` in its name".into()) }
 }
 
 /// Shows that the stress test finds each bug of `src/core/sabotage.rs`, and nothing without them.
@@ -138,11 +120,9 @@ fn api(bless: bool) -> Result {
         return Ok(());
     }
     println!("{}", changes(&old, &new));
-    Err(
-        "the public API is not the one in api/testudo.txt; if that is meant, run\n\
+    Err("the public API is not the one in api/testudo.txt; if that is meant, run\n\
          \n    cargo xtask api --bless\n\nand commit the file with the change"
-            .into(),
-    )
+        .into())
 }
 
 /// Lists the public API, an item a line; without blanket and auto trait implementations.
@@ -164,9 +144,7 @@ fn public_api() -> Result<String> {
 /// The lines that only one of two texts has.
 fn changes(old: &str, new: &str) -> String {
     let only = |sign: char, a: &str, b: &str| -> String {
-        let gone = a
-            .lines()
-            .filter(|line| !b.lines().any(|other| other == *line));
+        let gone = a.lines().filter(|line| !b.lines().any(|other| other == *line));
         gone.map(|line| format!("{sign} {line}\n")).collect()
     };
     only('-', old, new) + &only('+', new, old)
@@ -185,26 +163,16 @@ fn run(command: &mut Command) -> Result {
     let text = shown(command);
     println!("$ {text}");
     let status = command.status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("failed ({status}): {text}").into())
-    }
+    if status.success() { Ok(()) } else { Err(format!("failed ({status}): {text}").into()) }
 }
 
 /// The command as one would type it in the root folder.
 fn shown(command: &Command) -> String {
     let root = format!("{}/", root().display());
-    let env = command.get_envs().filter_map(|(key, value)| {
-        Some(format!(
-            "{}='{}' ",
-            key.to_string_lossy(),
-            value?.to_string_lossy()
-        ))
-    });
-    let args = command
-        .get_args()
-        .map(|arg| format!(" {}", arg.to_string_lossy()));
+    let env = command
+        .get_envs()
+        .filter_map(|(key, value)| Some(format!("{}='{}' ", key.to_string_lossy(), value?.to_string_lossy())));
+    let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
     let text: String = env.chain(["cargo".to_owned()]).chain(args).collect();
     text.replace(&root, "")
 }
@@ -221,7 +189,5 @@ fn target(name: &str) -> PathBuf {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the root folder")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root folder")
 }

@@ -59,10 +59,13 @@ fn two_last_children_leave_no_joiner_asleep() {
     model(|| {
         let live = Arc::new(Live::new());
         assert!(live.try_acquire(Weight::Regular));
-        let children = [spawn(&live, |live| live.release(Weight::Regular)), spawn(&live, |live| {
-            let more = live.try_acquire(Weight::Regular);
-            more && live.release(Weight::Regular)
-        })];
+        let children = [
+            spawn(&live, |live| live.release(Weight::Regular)),
+            spawn(&live, |live| {
+                let more = live.try_acquire(Weight::Regular);
+                more && live.release(Weight::Regular)
+            }),
+        ];
         let (bell, waker) = Bell::new();
         let seen = is_idle(&live, &waker);
         assert!(!seen, "the body is still there");
