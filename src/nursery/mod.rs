@@ -59,9 +59,6 @@ impl<E> Clone for Nursery<E> {
     }
 }
 
-/// The handle on a child that runs a future of type `F`.
-type TaskOf<F, E> = Task<<<F as Future>::Output as ChildOutput<E>>::Value, E>;
-
 /// What the nursery, its handles and its children share.
 pub(crate) struct Shared<E> {
     pub(crate) node: Arc<Node>,
@@ -174,7 +171,7 @@ where
     #[doc(alias = "create_task")]
     #[doc(alias = "fork")]
     #[track_caller]
-    pub fn spawn<F>(&self, fut: F) -> TaskOf<F, E>
+    pub fn spawn<F>(&self, fut: F) -> Task<<F::Output as ChildOutput<E>>::Value, E>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -192,8 +189,9 @@ where
     /// # Errors
     ///
     /// If the body and all children had ended.
+    #[expect(clippy::type_complexity, reason = "spelled out for those who read the docs")]
     #[track_caller]
-    pub fn try_spawn<F>(&self, fut: F) -> Result<TaskOf<F, E>, SpawnError<F>>
+    pub fn try_spawn<F>(&self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -358,7 +356,7 @@ where
     ///
     /// If the nursery has ended, or lives outside of a Tokio runtime.
     #[track_caller]
-    pub fn spawn<F>(self, fut: F) -> TaskOf<F, E>
+    pub fn spawn<F>(self, fut: F) -> Task<<F::Output as ChildOutput<E>>::Value, E>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -379,8 +377,9 @@ where
     /// # Errors
     ///
     /// If the body and all children had ended.
+    #[expect(clippy::type_complexity, reason = "spelled out for those who read the docs")]
     #[track_caller]
-    pub fn try_spawn<F>(self, fut: F) -> Result<TaskOf<F, E>, SpawnError<F>>
+    pub fn try_spawn<F>(self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,

@@ -46,7 +46,7 @@ async fn panic_runs_finally_once_and_on_cancel_never() {
     let log = Log::default();
     let work = async { std::panic::resume_unwind(Box::new("primary")) };
     let work = work.on_cancel(slowly(log.clone(), "on_cancel")).finally(slowly(log.clone(), "finally"));
-    let payload = AssertUnwindSafe(work).catch_unwind().await.map(|()| ()).unwrap_err();
+    let payload = AssertUnwindSafe(work).catch_unwind().await.unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"primary"));
     assert_eq!(log.seen(), ["finally"]);
 }
@@ -97,8 +97,8 @@ async fn drop_in_the_middle_of_a_finalizer_loses_none_of_it() {
 async fn three_nested_finalizers_run_inside_out_after_a_drop_each_awaiting() {
     let log = Log::default();
     let inner = pending::<()>().finally(slowly(log.clone(), "1"));
-    let middle = async move { inner.await }.on_cancel(slowly(log.clone(), "2"));
-    let outer = CancelScope::new().run(async move { middle.await }).finally(slowly(log.clone(), "3"));
+    let middle = inner.on_cancel(slowly(log.clone(), "2"));
+    let outer = CancelScope::new().run(middle).finally(slowly(log.clone(), "3"));
     assert!(timeout(S, outer).await.is_err());
     let began = Instant::now();
     assert!(drain(10 * S).await.is_clean());
@@ -185,7 +185,7 @@ async fn finalizer_waits_for_the_children_of_a_nursery_dropped_inside_it() {
     let log = Log::default();
     let child = shield(slowly(log.clone(), "child"));
     let work = nursery(|n| async move {
-        n.spawn(async move { child.await });
+        n.spawn(child);
         pending::<()>().await;
     });
     assert!(timeout(S / 2, work.finally(say(log.clone(), "finally"))).await.is_err());
@@ -198,7 +198,7 @@ async fn finalizer_waits_for_the_shields_of_a_nursery_local_dropped_inside_it() 
     let log = Log::default();
     let child = shield(slowly(log.clone(), "child"));
     let work = nursery_local(|n| {
-        n.spawn(async move { child.await });
+        n.spawn(child);
         pending::<()>()
     });
     assert!(timeout(S / 2, work.finally(say(log.clone(), "finally"))).await.is_err());
@@ -294,7 +294,7 @@ async fn panic_of_a_finalizer_never_replaces_a_cancel() {
 async fn panic_of_a_finalizer_never_replaces_a_panic() {
     let work = async { std::panic::resume_unwind(Box::new("primary")) };
     let work = work.finally(async { std::panic::resume_unwind(Box::new("secondary")) });
-    let payload = AssertUnwindSafe(work).catch_unwind().await.map(|()| ()).unwrap_err();
+    let payload = AssertUnwindSafe(work).catch_unwind().await.unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"primary"));
     let report = drain(S).await;
     assert!(matches!(report.events(), [Event::Panicked(_, message)] if &**message == "secondary"), "{report}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use testudo::{CancelScope, adopt, nursery, shield};
+use testudo::{CancelScope, adopt, nursery};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
@@ -87,7 +87,7 @@ async fn an_adopted_set_ends_before_its_nursery() {
 
 #[cfg(feature = "interop")]
 mod token {
-    use testudo::run_until_token;
+    use testudo::{run_until_token, shield};
     use tokio_util::sync::CancellationToken;
 
     use super::*;

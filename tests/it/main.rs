@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a module for each concept.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps in vain has failed, and says where")]
+
 mod adversity;
 mod bad_use;
 mod finalizers;

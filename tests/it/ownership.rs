@@ -599,13 +599,10 @@ async fn nursery_whose_child_was_cut_off_from_outside_does_not_return() {
 
 #[testudo::test(start_paused = true)]
 async fn daemons_are_cancelled_when_only_they_are_left() {
-    let run = nursery(|n| {
-        async move {
-            let daemon = n.task().daemon().spawn(pending::<()>());
-            n.spawn(async move { sleep(S).await });
-            daemon
-        }
-        .map(Ok::<_, Infallible>)
+    let run = nursery(|n| async move {
+        let daemon = n.task().daemon().spawn(pending::<()>());
+        n.spawn(async move { sleep(S).await });
+        Ok::<_, Infallible>(daemon)
     });
     let began = Instant::now();
     let daemon = run.await.unwrap();

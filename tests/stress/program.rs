@@ -559,7 +559,6 @@ impl Block {
 
 impl Op {
     /// What it is without its parts, and its parts.
-    #[expect(clippy::too_many_lines, reason = "a table")]
     fn split(&self) -> (String, Vec<(&'static str, &Part)>) {
         match self {
             Self::Sleep(_) | Self::Yield(_) | Self::Checkpoint | Self::Park | Self::AwaitCancel | Self::Act(_) => {
