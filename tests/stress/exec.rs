@@ -181,24 +181,24 @@ impl State {
         drop(graves);
     }
 
-    /// Waits for everything that only the test waits for.
+    /// Aborts what [`settle`](Self::settle) waits for.
+    pub(crate) fn abort_plain(&self) {
+        lock(&self.plain).iter().for_each(JoinHandle::abort);
+    }
+
+    /// Waits for everything that only the test waits for. Dropped, it has forgotten nothing.
     pub(crate) async fn settle(&self) {
         loop {
             let acted = self.acted.load(Ordering::SeqCst);
             if acted {
                 self.bury();
             }
-            let plain = lock(&self.plain).pop();
-            match plain {
-                // It may wait for something that is in a grave by now.
-                Some(mut task) => {
-                    if timeout(ms(1), &mut task).await.is_err() {
-                        lock(&self.plain).insert(0, task);
-                    }
-                }
-                None if acted => return,
-                None => sleep(ms(1)).await,
+            lock(&self.plain).retain(|task| !task.is_finished());
+            if acted && lock(&self.plain).is_empty() {
+                return;
             }
+            // In slices: what a task waits for may be in a grave by now.
+            sleep(ms(1)).await;
         }
     }
 

@@ -32,12 +32,16 @@ use std::{env, panic};
 
 use testudo::{Runner, all_tasks, drain};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::timeout;
 
 use exec::{State, lock};
 use program::{Program, Root};
 
 /// Programs that run at the same time, each on a runtime of its own.
 const LANES: usize = 4;
+
+/// How long main waits for plain tasks before it aborts them.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// After so many programs a lane gets a new runtime.
 const RUNTIME_AGE: u64 = 64;
 
@@ -224,7 +228,11 @@ impl Driver {
         let finished = runner.run(async move {
             let _ = outside.send(Arc::clone(&program));
             exec::run(&program).await;
-            program.settle().await;
+            // Plain tasks may wait for children of the root that park, and those for the cancel that comes with main's end.
+            if timeout(PATIENCE, program.settle()).await.is_err() {
+                program.abort_plain();
+                program.settle().await;
+            }
         });
         if !finished.outcome.is_ok() {
             state.fault(format!("main has ended as {:?}", finished.outcome));
