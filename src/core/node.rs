@@ -1,5 +1,7 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod latch;
+
 use std::panic::Location;
 use std::task::Waker;
 
@@ -9,7 +11,7 @@ use super::cause::Cause;
 use super::frame::Frame;
 use super::live::Live;
 use super::sabotage::{self, Bug};
-use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, yield_now};
+use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 
 /// A scope, a shield, a nursery, or a task that somebody wants to cancel alone.
 ///
@@ -476,58 +478,6 @@ impl<H> Node<H> {
         let tree = self.tree.lock();
         let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
         (nodes, tree.frames.iter().map(|(_, frame)| Arc::clone(frame)).collect())
-    }
-
-    /// The outermost cancelled node that is visible from here without crossing a shield or a catch point, and fixes it: from now
-    /// on, raising a shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
-    pub(crate) fn latch(self: &Arc<Self>) -> Option<Arc<Self>> {
-        loop {
-            let path = self.visible_path();
-            // Outermost first: the lock order.
-            let guards: Vec<_> = path.iter().rev().map(|node| node.tree.lock()).collect();
-            if !self.is_cancelled() {
-                return None;
-            }
-            let Some((absorber, inner)) = path.split_last() else { continue };
-            if !Self::is_path(&path, &guards) {
-                drop(guards);
-                yield_now(); // A change above is on its way down; its thread is between two locks.
-                continue;
-            }
-            absorber.put(LATCHED, true);
-            inner.iter().for_each(|node| node.put(LATCHED | UNWINDS, true));
-            return Some(Arc::clone(absorber));
-        }
-    }
-
-    /// True if a cancel of the parent is visible through this node. A shield that was raised too late, after something below it was
-    /// cut off for the sake of a node above it, is no shield for that (M3).
-    fn is_open(&self) -> bool {
-        !self.is_shielded() || self.has(PIERCED | UNWINDS)
-    }
-
-    /// From this node upwards as far as a cancel is visible.
-    fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
-        std::iter::successors(Some(Arc::clone(self)), |node| {
-            let open = node.is_open() && node.info.kind != Kind::Catch;
-            node.parent().filter(|parent| open && parent.is_cancelled())
-        })
-        .collect()
-    }
-
-    /// True if, under the locks, the path is still what [`visible_path`](Self::visible_path) saw, and complete: its end has a
-    /// cancel of its own. A flag that is on its way down from a change above makes this false for a moment.
-    fn is_path(path: &[Arc<Self>], guards: &[MutexGuard<'_, Tree<H>>]) -> bool {
-        let linked = path.windows(2).zip(guards.iter().rev()).all(|(pair, tree)| {
-            pair[0].is_open()
-                && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1]))
-                && pair[0].is_cancelled()
-        });
-        let own = REQUESTED | LATCHED | PIERCED;
-        let catches = path.last().is_some_and(|last| last.info.kind == Kind::Catch);
-        let outside =
-            guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
-        linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside || catches))
     }
 }
 
