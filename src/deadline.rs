@@ -44,12 +44,20 @@ struct Entry {
 
 impl Queue {
     /// Throws stale entries out, and those that a deadline has left by coming back to the same time.
-    fn prune(&mut self) {
+    /// Throws stale entries out. The nodes that it looked at are given back, to be let go outside of the lock.
+    fn prune(&mut self) -> Vec<Arc<Node>> {
         let mut entries = std::mem::take(&mut self.heap).into_vec();
-        entries.retain(|Reverse(entry)| entry.node.upgrade().is_some_and(|node| node.deadline() == Some(entry.at)));
+        let mut seen = Vec::with_capacity(entries.len());
+        entries.retain(|Reverse(entry)| {
+            let Some(node) = entry.node.upgrade() else { return false };
+            let keep = node.deadline() == Some(entry.at);
+            seen.push(node);
+            keep
+        });
         entries.sort_unstable_by_key(|Reverse(entry)| entry.node.as_ptr());
         entries.dedup_by(|a, b| a.0.node.ptr_eq(&b.0.node));
         self.heap = entries.into();
+        seen
     }
 }
 
@@ -76,11 +84,13 @@ impl Timers {
         let mut queue = lock(&self.queue);
         let is_earliest = queue.heap.peek().is_none_or(|Reverse(first)| at < first.at);
         queue.heap.push(Reverse(Entry { at, node: Arc::downgrade(node) }));
+        let mut seen = Vec::new();
         if queue.heap.len() > queue.prune_at.max(1000) {
-            queue.prune();
+            seen = queue.prune();
             queue.prune_at = 2 * queue.heap.len();
         }
         drop(queue);
+        drop(seen);
         if is_earliest {
             self.earlier.notify_one();
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -57,7 +57,7 @@ pub trait FinalizeExt: Future + Sized {
     where
         C: Future<Output = ()> + Send + 'static,
     {
-        Finalized::new(self, shield(finalizer), When::Cancelled)
+        Finalized::new(self, shield(finalizer).name("finalizer"), When::Cancelled)
     }
 
     /// Runs `finalizer` when this future has ended in any way: with a value, by a cancel, by a panic, or dropped after its first poll.
@@ -74,7 +74,7 @@ pub trait FinalizeExt: Future + Sized {
     where
         C: Future<Output = ()> + Send + 'static,
     {
-        Finalized::new(self, shield(finalizer), When::Always)
+        Finalized::new(self, shield(finalizer).name("finalizer"), When::Always)
     }
 }
 
@@ -139,11 +139,11 @@ where
             release(resource).await;
         }
     };
-    let instead = releasing.clone();
-    let release_late = move |resource| shield(instead(resource)).launch(current::frame().as_ref(), Vec::new());
+    let place = Location::caller();
+    let finalizer = move |resource| Shield::at(place, releasing(resource)).name("release");
+    let instead = finalizer.clone();
+    let release_late = move |resource| instead(resource).launch(current::frame().as_ref(), Vec::new());
     let acquire = shield_with(acquire).on_rescued(release_late);
-    // Made here, so that reports name the caller's place; it does nothing before it is polled.
-    let finalizer = |resource| shield(releasing(resource));
     async move {
         let resource = acquire.await;
         Finalized::new(using(resource.clone()), finalizer(resource), When::Always).await

@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) is_run: bool,
     reporter: Option<Reporter>,
     unclaimed: Mutex<Vec<Event>>,
+    /// Events that found no place among the unclaimed.
+    omitted: AtomicUsize,
     lost: AtomicUsize,
 }
 
@@ -46,6 +48,7 @@ impl Host {
             is_run: false,
             reporter: None,
             unclaimed: Mutex::default(),
+            omitted: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
         }
     }
@@ -68,12 +71,15 @@ impl Host {
         let mut unclaimed = lock(&self.unclaimed);
         if unclaimed.len() < UNCLAIMED_MAX {
             unclaimed.push(event);
+        } else {
+            self.omitted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// What was reported since the last time, and how much has been lost in all.
-    pub(crate) fn claim(&self) -> (Vec<Event>, usize) {
-        (std::mem::take(&mut *lock(&self.unclaimed)), self.lost.load(Ordering::Relaxed))
+    /// What was reported since the last time, how many events more there were, and how much has been lost in all.
+    pub(crate) fn claim(&self) -> (Vec<Event>, usize, usize) {
+        let events = std::mem::take(&mut *lock(&self.unclaimed));
+        (events, self.omitted.swap(0, Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
     }
 
     /// Begins a task on this runtime. If that is gone, the future is dropped at once; its destructor reports the loss.

@@ -228,8 +228,8 @@ pub async fn drain(budget: Duration) -> Report {
 
 /// Takes what was reported so far.
 pub(crate) fn report_of(root: &Node, left: Vec<Subject>) -> Report {
-    let (events, lost) = root.host().map(|host| host.claim()).unwrap_or_default();
-    Report { events, lost, left }
+    let (events, omitted, lost) = root.host().map(|host| host.claim()).unwrap_or_default();
+    Report { events, omitted, lost, left }
 }
 
 impl<E> Shared<E> {

@@ -186,6 +186,7 @@ impl fmt::Debug for Reporter {
 #[must_use = "a report may hold errors, panics and losses that nobody has looked at"]
 pub struct Report {
     pub(crate) events: Vec<Event>,
+    pub(crate) omitted: usize,
     pub(crate) lost: usize,
     pub(crate) left: Vec<Subject>,
 }
@@ -194,6 +195,11 @@ impl Report {
     /// Returns what happened that nobody else was told, in its order.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Returns how many events more there were than [`events`](Self::events) holds: only so many are kept for whom nobody asks.
+    pub fn omitted(&self) -> usize {
+        self.omitted
     }
 
     /// Returns how much was lost, dropped half-way or cut off by its budget, since the runtime began.
@@ -215,6 +221,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.events.iter().try_for_each(|event| writeln!(f, "{event}"))?;
+        if self.omitted > 0 {
+            writeln!(f, "and {} more events", self.omitted)?;
+        }
         match self.left.as_slice() {
             [] => write!(f, "everything has ended, {} lost", self.lost),
             left => write!(f, "{} lost, still running {}", self.lost, Count(left)),

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 
 use crate::current;
@@ -49,10 +50,18 @@ pub(crate) fn wait_for(rest: impl Future<Output = ()> + Send + 'static) {
     collecting.unwrap_or_default();
 }
 
-/// Gives back what is rescued while `discard` drops something. It must not panic.
+/// Gives back what is rescued while `discard` drops something.
 pub(crate) fn collect<R>(discard: impl FnOnce() -> R) -> (Vec<Rest>, R) {
     let swap = |with| COLLECTED.try_with(|collected| collected.replace(with)).ok().flatten();
     let outer = swap(Some(Vec::new()));
-    let result = discard();
-    (swap(outer).unwrap_or_default(), result)
+    // A reporter of the program may be called in it, and panic: what is outside collects on all the same.
+    let result = catch_unwind(AssertUnwindSafe(discard));
+    let rests = swap(outer).unwrap_or_default();
+    match result {
+        Ok(result) => (rests, result),
+        Err(payload) => {
+            hand_on(rests);
+            resume_unwind(payload)
+        }
+    }
 }

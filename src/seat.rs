@@ -102,10 +102,11 @@ impl Branch {
         }
     }
 
-    /// Follows the future if it has moved since the last poll.
-    pub(crate) fn follow(&mut self) {
+    /// Follows the future if it has moved since the last poll; true if it has.
+    pub(crate) fn follow(&mut self) -> bool {
         let outside = self.seat.frame().is_none() && self.is_on_another_runtime();
-        if self.seat.has_moved() || outside {
+        let moved = self.seat.has_moved() || outside;
+        if moved {
             let outer = current::frame();
             let parent = current::branch(outer.as_ref());
             let before = self.node.parent();
@@ -115,6 +116,7 @@ impl Branch {
                 frame.set_owned(outer.is_some_and(|outer| outer.is_owned()));
             }
         }
+        moved
     }
 
     /// For a future outside of any frame, which has no frame that could tell.

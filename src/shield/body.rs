@@ -57,7 +57,12 @@ pub(crate) enum ShieldEnd<T> {
 impl<F> Body<F> {
     #[track_caller]
     pub(crate) fn new(fut: F) -> Self {
-        let info = Info::new(Kind::Shield, Location::caller(), clock::now());
+        Self::at(Location::caller(), fut)
+    }
+
+    /// A shield that reports name another place than the one that makes it.
+    pub(crate) fn at(place: &'static Location<'static>, fut: F) -> Self {
+        let info = Info::new(Kind::Shield, place, clock::now());
         Self {
             region: Region::new(fut, Cutting::Unwinds),
             branch: Branch::new(CoreNode::unbound(info, None, true)),

@@ -135,10 +135,13 @@ impl<F: Future> Future for ExposedRun<F> {
         if *this.over {
             return Poll::Pending;
         }
-        if this.region.is_entered() {
-            this.branch.follow();
+        let is_in_a_new_place = if this.region.is_entered() {
+            this.branch.follow()
         } else {
             this.region.as_mut().enter(this.branch.enter());
+            true
+        };
+        if is_in_a_new_place {
             this.exposed.open(&this.branch.node);
         }
         let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -96,6 +96,11 @@ where
 {
     pub(crate) fn from_body(body: Body<F>) -> Self {
         Self { body: Some(Box::pin(body)), after: After::default() }
+    }
+
+    /// The same as [`shield`], made on behalf of another place.
+    pub(crate) fn at(place: &'static Location<'static>, fut: F) -> Self {
+        Self::from_body(Body::at(place, fut))
     }
 
     /// Gives the shield a name, for reports and dumps.

@@ -426,7 +426,7 @@ async fn panic_of_a_release_after_a_drop_in_acquire_is_reported_once() {
         bracket(|_| sleep(S), |()| pending::<()>(), |()| async { std::panic::resume_unwind(Box::new("release")) });
     assert!(timeout(S / 2, run).await.is_err());
     let report = drain(10 * S).await;
-    assert_eq!(said(report.events()), ["panicked ?: release"]);
+    assert_eq!(said(report.events()), ["panicked release: release"]);
 }
 
 /// Waits for a permit where it may be cancelled; from then on it has one. `None` says that there is nothing to release.

@@ -1432,3 +1432,14 @@ async fn s8_cancelled_in_select_in_a_loop_is_delivered_beside_messages() {
     });
     assert_eq!(end.await.unwrap(), 6, "the last message was there with the cancel");
 }
+
+#[testudo::test(start_paused = true)]
+async fn m4_exposed_part_that_moved_still_sees_what_its_shield_holds_off() {
+    let end = CancelScope::new().timeout(2 * S).run(shield_with(|exposed| async move {
+        let mut part = Box::pin(exposed.run(pending::<()>()));
+        assert!(timeout(S, &mut part).await.is_err());
+        let inner = CancelScope::new().run(part).await;
+        matches!(inner, Ok(Err(_)))
+    }));
+    assert!(end.await.unwrap(), "it was cut off in its new place");
+}

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use testudo::{
     AbsorbCancel, CancelScope, CauseKind, Failed, FinalizeExt, Finished, Nursery, NurseryError, Outcome, Policy,
     Runner, StartError, all_tasks, cancel, cancelled, current_task, drain, find, move_on_after, nursery, nursery_local,
-    root_nursery, shield, shield_with, spawn,
+    root_nursery, shield, shield_scoped, shield_with, spawn,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -877,4 +877,16 @@ async fn locals_of_a_cancelled_child_are_dropped_before_its_nursery_ends() {
     });
     run.await.unwrap();
     assert_eq!(dropped.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn events_beyond_those_that_are_kept_are_counted() {
+    const ALL: usize = 1100;
+    for _ in 0..ALL {
+        let mut work = Box::pin(shield_scoped(pending::<()>()));
+        assert!(is_pending(work.as_mut()).await);
+    }
+    let report = drain(S).await;
+    assert_eq!((report.events().len() + report.omitted(), report.lost()), (ALL, ALL));
+    assert!(report.omitted() > 0);
 }
