@@ -207,20 +207,13 @@ impl<F: Future> Region<F> {
         let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
         entry.arm(cx.waker());
-        let held = frame.is_held_in_this_poll();
-        if held {
-            // What a hold uses up is not taken from the turn of the code after it.
-            entry.grace = Grace::default();
-        }
-        let conclusive = if held { has_budget_remaining() } else { entry.grace.is_conclusive(began_with_budget) };
-        let verdict = if held || conclusive { frame.judge(track.is_woken()) } else { Verdict::Probe };
-        match verdict {
+        match entry.verdict(frame, began_with_budget, track.is_woken()) {
             Verdict::Held | Verdict::Again => Poll::Pending,
-            Verdict::Cut if conclusive => self.cut(frame),
-            Verdict::Cut | Verdict::Probe => {
+            Verdict::Probe => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            Verdict::Cut => self.cut(frame),
         }
     }
 
@@ -253,6 +246,24 @@ impl Entry {
         self.armed_with = Some(id);
         if frame.is_cancelled() != self.is_tracked() {
             waker.wake_by_ref();
+        }
+    }
+
+    /// What a cancelled poll that ended pending means. One that Tokio's budget has ended proves nothing, and is repeated (M1).
+    fn verdict(&mut self, frame: &Frame, began_with_budget: bool, woken: bool) -> Verdict {
+        let held = frame.is_held_in_this_poll();
+        if held {
+            // What a hold uses up is not taken from the turn of the code after it.
+            self.grace = Grace::default();
+        }
+        let conclusive = if held { has_budget_remaining() } else { self.grace.is_conclusive(began_with_budget) };
+        if !held && !conclusive {
+            return Verdict::Probe;
+        }
+        match frame.judge(woken) {
+            // The hold has gone on another thread since it was polled.
+            Verdict::Cut if !conclusive => Verdict::Probe,
+            verdict => verdict,
         }
     }
 

@@ -195,7 +195,8 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
 /// `budget`. For programs without the runner, at the end of `main`: the guarantee of a shield lasts until this returns.
 ///
 /// It cancels nothing. What was still running after the budget is in the report, and so are errors, panics and losses that nobody
-/// else was told. What was lost outside of any Tokio runtime is in the report of a drain that is polled there, too.
+/// else was told. A task of a run, or a child that was adopted by the root, that calls this waits for itself as well, until the
+/// budget is over. What was lost outside of any Tokio runtime is in the report of a drain that is polled there, too.
 ///
 /// # Cancel safety
 ///

@@ -192,7 +192,8 @@ impl Runner {
         self
     }
 
-    /// Sets the budget of shields that name none; the default is none: they may hold off a stop for ever.
+    /// Sets the budget of shields that name none, also of [main's](Self::shield_main); the default is none: they may hold off a
+    /// stop for ever.
     ///
     /// # Panics
     ///
