@@ -161,7 +161,7 @@ impl Runner {
     /// Calls `handle` on this signal instead of the ladder: nothing is cancelled unless `handle` does it, or asks for the
     /// [next rung](Stop::escalate).
     ///
-    /// It is called on the signal thread, in the context of the run: `all_tasks`, `cancel` and `spawn` work in it. It must not wait
+    /// Signals that are [one press](Self::press_window) are one call. It is called on the signal thread, in the context of the run: `all_tasks`, `cancel` and `spawn` work in it. It must not wait
     /// for long: later signals wait meanwhile.
     pub fn on_signal(mut self, signal: Signal, handle: impl Fn(&Stop<'_>) + Send + Sync + 'static) -> Self {
         self.handlers.insert(signal, Handler(Box::new(handle)));
@@ -424,14 +424,14 @@ impl Control {
         if self.root.live.as_ref().is_some_and(Live::is_closed) {
             return; // Nothing is left to stop, and the status stands.
         }
-        if let Some(handler) = self.handlers.get(&signal) {
-            self.inside(|| (handler.0)(&Stop { control: self, signal }));
-            return;
-        }
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let rung = lock(&self.ladder).press(signal as u8, now);
-        if let Some(rung) = rung {
-            self.climb(rung, signal);
+        if !lock(&self.ladder).count(signal as u8, now) {
+            return; // The same press as the last one.
+        }
+        let stop = Stop { control: self, signal };
+        match self.handlers.get(&signal) {
+            Some(handler) => self.inside(|| (handler.0)(&stop)),
+            None => stop.escalate(),
         }
     }
 

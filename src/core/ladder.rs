@@ -40,13 +40,7 @@ impl Ladder {
         Self { window_ms, counted: Vec::new(), next: Rung::Cancel }
     }
 
-    /// Returns the rung that this press reaches, or `None` if it belongs to the last counted press
-    /// of its kind.
-    pub(crate) fn press(&mut self, kind: u8, now_ms: u64) -> Option<Rung> {
-        self.count(kind, now_ms).then(|| self.escalate())
-    }
-
-    /// Takes the next rung without a press, as code asks for it.
+    /// Takes the next rung, for a counted press or because code asks for it.
     pub(crate) fn escalate(&mut self) -> Rung {
         let rung = self.next;
         self.next = rung.above();
@@ -58,7 +52,7 @@ impl Ladder {
     /// The window begins at the last *counted* press, so that a key held down still climbs; and it
     /// is a distance in either direction, so that a clock set back cannot swallow presses for as
     /// long as it was set back.
-    fn count(&mut self, kind: u8, now_ms: u64) -> bool {
+    pub(crate) fn count(&mut self, kind: u8, now_ms: u64) -> bool {
         match self.counted.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, last_ms)) if now_ms.abs_diff(*last_ms) < self.window_ms => return false,
             Some((_, last_ms)) => *last_ms = now_ms,
@@ -75,10 +69,15 @@ mod tests {
     const INT: u8 = 0;
     const TERM: u8 = 1;
 
+    /// The rung that a press reaches, if it counts.
+    fn press(ladder: &mut Ladder, kind: u8, now_ms: u64) -> Option<Rung> {
+        ladder.count(kind, now_ms).then(|| ladder.escalate())
+    }
+
     /// Plays `(kind, now_ms)` presses and returns the reached rungs, `-` for a coalesced press.
     fn check(window_ms: u64, presses: &[(u8, u64)], expect: &str) {
         let mut ladder = Ladder::new(window_ms);
-        let reached: Vec<_> = presses.iter().map(|&(kind, now)| ladder.press(kind, now)).collect();
+        let reached: Vec<_> = presses.iter().map(|&(kind, now)| press(&mut ladder, kind, now)).collect();
         assert_eq!(letters(&reached), expect, "presses {presses:?}");
     }
 
@@ -138,9 +137,9 @@ mod tests {
     fn a_rung_taken_by_code_is_not_reached_again() {
         let mut ladder = Ladder::new(200);
         assert_eq!(ladder.escalate(), Rung::Cancel);
-        assert_eq!(ladder.press(INT, 0), Some(Rung::Report));
+        assert_eq!(press(&mut ladder, INT, 0), Some(Rung::Report));
         assert_eq!(ladder.escalate(), Rung::Force);
         assert_eq!(ladder.escalate(), Rung::Force);
-        assert_eq!(ladder.press(INT, 100), None, "escalating does not count as a press");
+        assert_eq!(press(&mut ladder, INT, 100), None, "escalating does not count as a press");
     }
 }

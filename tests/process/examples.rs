@@ -201,13 +201,18 @@ fn a_burst_of_signals_is_one_press_of_an_example() {
         if name.starts_with("aiorun") {
             proc.expect("Stopping the loop");
         }
+        if name.starts_with("asyncio") {
+            proc.expect("Received SIGINT");
+            proc.expect("Cancelling 3 out of 7");
+        }
         middle(&mut proc);
         if name.starts_with("trio") {
             proc.expect("Nursery Cancelled!");
         }
         proc.end().code(0).did_not_say("still waiting");
     };
-    in_parallel(&[&|| scene("aiorun_shutdown_waits_for"), &|| scene("trio_nursery")]);
+    let examples = ["asyncio_shield", "aiorun_shutdown_waits_for", "trio_nursery"];
+    in_parallel(&[&|| scene(examples[0]), &|| scene(examples[1]), &|| scene(examples[2])]);
 }
 
 #[test]

@@ -309,8 +309,9 @@ fn main_is_cancelled() -> ! {
 /// No rung unless the handler asks.
 fn own_handler() -> ! {
     let (send, mut presses) = tokio::sync::mpsc::unbounded_channel();
-    let runner =
-        Runner::new().on_signal(Signal::Interrupt, move |stop| send.send(stop.signal()).expect("main listens"));
+    let runner = Runner::new()
+        .press_window(Duration::ZERO)
+        .on_signal(Signal::Interrupt, move |stop| send.send(stop.signal()).expect("main listens"));
     leave(runner.run_and_exit(async move {
         say("ready");
         for _ in 0..4 {
@@ -321,7 +322,7 @@ fn own_handler() -> ! {
 }
 
 fn own_ladder() -> ! {
-    wait_for(Runner::new().on_signal(Signal::User1, |stop| stop.escalate()))
+    wait_for(Runner::new().press_window(Duration::ZERO).on_signal(Signal::User1, |stop| stop.escalate()))
 }
 
 fn bad_handler() -> ! {
