@@ -260,11 +260,9 @@ impl Entry {
         if !held && !conclusive {
             return Verdict::Probe;
         }
-        match frame.judge(woken) {
-            // The hold has gone on another thread since it was polled.
-            Verdict::Cut if !conclusive => Verdict::Probe,
-            verdict => verdict,
-        }
+        let verdict = frame.judge(woken);
+        // A hold that was polled may have gone since, on another thread; then this poll proves nothing after all.
+        if verdict == Verdict::Cut && !conclusive { Verdict::Probe } else { verdict }
     }
 
     fn is_tracked(&self) -> bool {

@@ -30,6 +30,8 @@ pub(crate) struct State {
     root: OnceLock<AbortHandle>,
     /// Plain tasks, which nobody else waits for.
     plain: Mutex<Vec<JoinHandle<()>>>,
+    /// Set under the lock of `plain`: nobody waits for plain tasks any more, so none begins.
+    closed: AtomicBool,
     /// Futures to be dropped by a thread that has no runtime.
     graves: Mutex<Vec<BoxFuture<'static, ()>>>,
     faults: Mutex<Vec<String>>,
@@ -136,6 +138,7 @@ impl State {
             nurseries: (0..program.nurseries).map(|_| OnceLock::new()).collect(),
             root: OnceLock::new(),
             plain: Mutex::default(),
+            closed: AtomicBool::new(false),
             graves: Mutex::default(),
             faults: Mutex::default(),
             acted: AtomicBool::new(program.actions.is_empty()),
@@ -179,6 +182,14 @@ impl State {
     pub(crate) fn bury(&self) {
         let graves = std::mem::take(&mut *lock(&self.graves));
         drop(graves);
+    }
+
+    /// Lets no plain task begin from now on; false if there is one.
+    pub(crate) fn close(&self) -> bool {
+        let plain = lock(&self.plain);
+        let empty = plain.is_empty();
+        self.closed.store(empty, Ordering::SeqCst);
+        empty
     }
 
     /// Aborts what [`settle`](Self::settle) waits for.
@@ -400,9 +411,16 @@ impl Place {
 
     async fn plain(&self, part: &Arc<Block>, abort: Option<u64>) {
         let place = Self { gauge: None, ..self.clone() };
-        let task = spawn(place.run(part));
-        let abort_handle = task.abort_handle();
-        lock(&self.state.plain).push(task);
+        let abort_handle = {
+            let mut plain = lock(&self.state.plain);
+            if self.state.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            let task = spawn(place.run(part));
+            let abort_handle = task.abort_handle();
+            plain.push(task);
+            abort_handle
+        };
         let Some(length) = abort else { return };
         // Also if this is cut off.
         let _guard = Abort(abort_handle);
@@ -458,8 +476,10 @@ impl Place {
             Fate::Resume => drop(timeout(ms(1), held).await),
             Fate::InScope => drop(CancelScope::new().timeout(ms(1)).run(held).await),
             Fate::InTask => {
-                let task = spawn(timeout(ms(1), held).map(drop));
-                lock(&self.state.plain).push(task);
+                let mut plain = lock(&self.state.plain);
+                if !self.state.closed.load(Ordering::SeqCst) {
+                    plain.push(spawn(timeout(ms(1), held).map(drop)));
+                }
             }
             Fate::Elsewhere => lock(&self.state.graves).push(held),
         }

@@ -229,9 +229,8 @@ impl Driver {
             let _ = outside.send(Arc::clone(&program));
             exec::run(&program).await;
             // Plain tasks may wait for children of the root that park, and those for the cancel that comes with main's end.
-            if timeout(PATIENCE, program.settle()).await.is_err() {
+            while timeout(PATIENCE, program.settle()).await.is_err() || !program.close() {
                 program.abort_plain();
-                program.settle().await;
             }
         });
         if !finished.outcome.is_ok() {
