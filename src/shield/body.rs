@@ -230,7 +230,9 @@ pub(crate) fn check_budget(budget: Option<Duration>) -> Option<Duration> {
 pub(crate) fn out_of_budget(node: &Arc<Node>) {
     let holds_off = node.is_rescued() || node.parent().is_some_and(|outside| outside.latch().is_some());
     if !holds_off {
-        return; // Un-cancelled in time; the next poll stops the budget.
+        // Un-cancelled in time. The next cancel begins the budget anew, polled or not.
+        node.set_deadline(None);
+        return;
     }
     host::report(node, Event::Overran(Subject::of_node(node)));
     node.pierce(Cause::new(CauseKind::Budget));

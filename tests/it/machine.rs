@@ -4,7 +4,6 @@ use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,33 +17,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) const S: Duration = Duration::from_secs(1);
+pub(crate) use crate::support::{Count, OnDrop as CountDrop, S};
 
 /// What a poll may do before Tokio's coop budget is used up.
 const BUDGET: usize = 128;
-
-/// Counts side effects.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Count(Arc<AtomicUsize>);
-
-impl Count {
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// Counts its drops.
-pub(crate) struct CountDrop(pub(crate) Count);
-
-impl Drop for CountDrop {
-    fn drop(&mut self) {
-        self.0.add();
-    }
-}
 
 /// Panics when it is dropped, unless the thread panics already.
 pub(crate) struct PanicOnDrop(pub(crate) &'static str);
@@ -1442,4 +1418,33 @@ async fn m4_exposed_part_that_moved_still_sees_what_its_shield_holds_off() {
         matches!(inner, Ok(Err(_)))
     }));
     assert!(end.await.unwrap(), "it was cut off in its new place");
+}
+
+#[testudo::test(start_paused = true)]
+async fn m6_budget_of_an_unpolled_shield_begins_anew_after_its_cancel_was_taken_back() {
+    let (began, cut) = (Instant::now(), Count::default());
+    let work = shield_with_child(&cut).budget(2 * S);
+    let inner = CancelScope::new();
+    let handle = inner.handle();
+    let toggle = testudo::spawn(async move {
+        sleep(2 * S).await;
+        handle.set_shielded(true);
+        sleep(3 * S).await;
+        handle.set_shielded(false);
+    });
+    let end = CancelScope::new().timeout(S).run(inner.run(async {
+        let mut kept = pin!(work);
+        assert!(timeout(S / 2, &mut kept).await.is_err());
+        shield(sleep(6 * S)).await;
+        assert_eq!(
+            (began.elapsed(), cut.get()),
+            (6 * S + S / 2, 0),
+            "cancelled at 1 s, taken back at 2 s, again at 5 s"
+        );
+        shield(sleep(S)).await;
+        assert_eq!(cut.get(), 1, "the second budget ended at 7 s");
+    }));
+    drop(end.await);
+    drop(toggle.await);
+    assert_eq!(drain(100 * S).await.lost(), 1);
 }

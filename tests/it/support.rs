@@ -56,7 +56,7 @@ impl Log {
 }
 
 /// How often something was done.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Count(Arc<AtomicUsize>);
 
 impl Count {
