@@ -84,7 +84,7 @@ impl Proc {
     pub(crate) fn at_a_terminal(name: &str, args: &[&str]) -> Self {
         let mut script = Command::new("script");
         if cfg!(target_os = "linux") {
-            let command = format!("'{}' {}", example(name).display(), args.join(" "));
+            let command = format!("exec '{}' {}", example(name).display(), args.join(" "));
             script.args(["-q", "-e", "-c", &command, "/dev/null"]);
         } else {
             script.args(["-q", "/dev/null"]).arg(example(name)).args(args);
