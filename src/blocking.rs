@@ -5,13 +5,12 @@ use std::future::Future;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::core::cause::Cause;
-use crate::core::frame::WakerId;
 use crate::current::{Current, Enter};
 use crate::host::Frame;
 use crate::seat::Seat;
@@ -50,7 +49,7 @@ where
     F: FnOnce(&BlockingCx) -> O + Send + 'static,
 {
     let work = move || {
-        let mut slot = Some(Current { frame: Arc::clone(&frame), polled_by: WakerId::of(Waker::noop()), track: None });
+        let mut slot = Some(Current::at(Arc::clone(&frame)));
         let _inside = Enter::new(&mut slot);
         work(&BlockingCx { frame })
     };

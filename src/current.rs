@@ -10,25 +10,40 @@ use crate::core::cause::Cause;
 use crate::core::frame::{Track, WakerId};
 use crate::core::task::TaskInfo;
 use crate::host::{self, Frame, Node};
+use crate::plan::{Plan, Planned};
+use crate::seat::Branch;
 
 /// What futures of ours find out about the place in which they are polled.
 pub(crate) struct Current {
-    pub(crate) frame: Arc<Frame>,
+    /// None as long as the place is only planned.
+    frame: Option<Arc<Frame>>,
     /// The waker that the frame hands on to what is inside it.
     pub(crate) polled_by: WakerId,
-    /// Set while the frame is polled with the cancel visible.
+    /// Set while the frame is polled with the cancel visible and something holds it.
     pub(crate) track: Option<Arc<Track>>,
 }
 
 impl Current {
-    /// A frame that is not being polled yet.
+    /// A frame that is not being polled yet, or code of the program that runs as if inside it.
     pub(crate) fn at(frame: Arc<Frame>) -> Self {
-        Self { frame, polled_by: WakerId::of(Waker::noop()), track: None }
+        Self { frame: Some(frame), polled_by: WakerId::of(Waker::noop()), track: None }
     }
+
+    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
+        self.frame.as_ref()
+    }
+}
+
+/// A region in its first poll, with what is around it.
+struct Level {
+    outer: Option<Current>,
+    place: Planned,
 }
 
 thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    /// The regions in their first polls, the innermost last. Whatever is around one that was made was made before it.
+    static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Puts a frame in as the current one until it is dropped; the frame it replaces waits in the slot meanwhile. Moving it in
@@ -53,20 +68,141 @@ fn swap(slot: &mut Option<Current>) {
     CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), slot)).unwrap_or_default();
 }
 
-/// Looks at the current frame. `look` must not poll or drop anything.
-pub(crate) fn with<R>(look: impl FnOnce(Option<&Current>) -> R) -> R {
+/// Puts a place that is only planned in as the current one, until [`end`](Self::end) or a panic.
+pub(crate) struct EnterPlanned(());
+
+impl EnterPlanned {
+    pub(crate) fn new(plan: Plan, polled_by: WakerId) -> Self {
+        let mut slot = Some(Current { frame: None, polled_by, track: None });
+        swap(&mut slot);
+        let level = Level { outer: slot, place: Planned::Not(plan) };
+        LEVELS.with(|levels| levels.borrow_mut().push(level));
+        Self(())
+    }
+
+    /// Gives back the plan, or the place if something inside has asked for it.
+    pub(crate) fn end(self) -> Planned {
+        mem::forget(self);
+        Self::pop()
+    }
+
+    fn pop() -> Planned {
+        let level = LEVELS.with(|levels| levels.borrow_mut().pop());
+        let Some(Level { mut outer, place }) = level else { unreachable!("pushed by `new`") };
+        swap(&mut outer);
+        place
+    }
+}
+
+impl Drop for EnterPlanned {
+    fn drop(&mut self) {
+        drop(Self::pop());
+    }
+}
+
+/// Makes what is around this code, from the outside inwards, if it is only planned.
+fn make() {
+    let Some(first) = LEVELS.with(|levels| first_planned(&levels.borrow())) else { return };
+    for depth in first.. {
+        let plan = LEVELS.with(|levels| {
+            let mut levels = levels.borrow_mut();
+            let level = levels.get_mut(depth)?;
+            let outer = level.outer.as_ref().and_then(|outer| outer.frame.clone());
+            level.place.take_plan().map(|plan| (plan, outer))
+        });
+        let Some((plan, outer)) = plan else { return };
+        // No borrow is held: a place that is made may cancel, wake and report.
+        let branch = plan.make(outer.as_ref());
+        put(depth, branch);
+    }
+}
+
+/// The outermost of the innermost levels that are only planned; none if the current frame is made.
+fn first_planned(levels: &[Level]) -> Option<usize> {
+    let is_planned = |current: Option<&Current>| current.is_some_and(|current| current.frame.is_none());
+    if !CURRENT.with(|current| is_planned(current.borrow().as_ref())) {
+        return None;
+    }
+    let inner = levels.iter().rev().take_while(|level| is_planned(level.outer.as_ref())).count();
+    Some(levels.len() - 1 - inner)
+}
+
+fn put(depth: usize, branch: Branch) {
+    let frame = branch.frame().cloned();
+    LEVELS.with(|levels| {
+        let mut levels = levels.borrow_mut();
+        levels[depth].place = Planned::Made(branch);
+        match levels.get_mut(depth + 1) {
+            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame.clone_from(&frame)),
+            None => {
+                CURRENT.with(|current| current.borrow_mut().iter_mut().for_each(|own| own.frame.clone_from(&frame)))
+            }
+        }
+    });
+}
+
+/// Looks at the current frame, with the waker that it was polled with. `look` must not poll or drop anything.
+pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -> R {
     let mut look = Some(look);
-    let seen = CURRENT.try_with(|current| look.take().map(|look| look(current.borrow().as_ref())));
-    match (seen, look) {
-        (Ok(Some(result)), _) => result,
-        (_, Some(look)) => look(None),
-        (Ok(None) | Err(_), None) => unreachable!("look is called or kept"),
+    let mut see = || {
+        let seen = CURRENT.try_with(|current| {
+            let current = current.borrow();
+            match current.as_ref() {
+                Some(Current { frame: None, .. }) => None,
+                Some(current) => look.take().map(|look| look(current.frame().map(|frame| (frame, current)))),
+                None => look.take().map(|look| look(None)),
+            }
+        });
+        seen.ok().flatten()
+    };
+    if let Some(result) = see() {
+        return result;
+    }
+    make();
+    if let Some(result) = see() {
+        return result;
+    }
+    match look {
+        Some(look) => look(None), // A thread that is being torn down.
+        None => unreachable!("`look` is called or kept"),
+    }
+}
+
+/// True if the code that runs here is cancelled. Makes nothing.
+pub(crate) fn is_cancelled() -> bool {
+    outwards(Planned::is_cancelled, |frame| frame.is_cancelled())
+}
+
+/// True if somebody waits for the task that runs here. Makes nothing.
+pub(crate) fn is_owned() -> bool {
+    outwards(|_| None, |frame| frame.is_owned())
+}
+
+/// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first frame.
+/// Outside of all frames it is false.
+fn outwards(planned: impl Fn(&Planned) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
+    // A thread that is being torn down has no current frame any more.
+    let innermost =
+        CURRENT.try_with(|current| current.borrow().as_ref().map(|current| current.frame().map(|frame| made(frame))));
+    match innermost.ok().flatten() {
+        None => false,
+        Some(Some(known)) => known,
+        Some(None) => LEVELS.with(|levels| {
+            let levels = levels.borrow();
+            let ask = |level: &Level| {
+                planned(&level.place).or_else(|| match &level.outer {
+                    None => Some(false),
+                    Some(outer) => outer.frame().map(|frame| made(frame)),
+                })
+            };
+            levels.iter().rev().find_map(ask).unwrap_or(false)
+        }),
     }
 }
 
 /// The current frame, if this code runs inside any.
 pub(crate) fn frame() -> Option<Arc<Frame>> {
-    with(|current| current.map(|current| Arc::clone(&current.frame)))
+    with(|current| current.map(|(frame, _)| Arc::clone(frame)))
 }
 
 /// The node below which something that is opened here belongs: the current frame's, or the root of this runtime.
@@ -76,7 +212,7 @@ pub(crate) fn branch(frame: Option<&Arc<Frame>>) -> Arc<Node> {
 
 /// The node that judges the code that runs here.
 pub(crate) fn node() -> Arc<Node> {
-    with(|current| current.map(|current| Arc::clone(current.frame.node()))).unwrap_or_else(host::root)
+    with(|current| current.map(|(frame, _)| Arc::clone(frame.node()))).unwrap_or_else(host::root)
 }
 
 /// The task that this code is part of.

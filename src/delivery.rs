@@ -2,21 +2,22 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, resume_unwind};
+use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::clock;
 use crate::core::cause::Cause;
-use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::node::Kind;
 use crate::current;
 use crate::deadline;
 use crate::error::Cancelled;
 use crate::host::Frame;
+use crate::placed::Placed;
+use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
-use crate::seat::{Branch, Seat};
+use crate::seat::Seat;
 
 /// Returns whether the code that asks is cancelled.
 ///
@@ -24,7 +25,7 @@ use crate::seat::{Branch, Seat};
 /// of any scope, nursery or run it is false.
 #[doc(alias = "check_cancelled")]
 pub fn is_cancelled() -> bool {
-    current::with(|current| current.is_some_and(|current| current.frame.is_cancelled()))
+    current::is_cancelled()
 }
 
 /// Yields to other tasks, and ends here if cancelled (trio's `checkpoint`).
@@ -58,9 +59,8 @@ impl Future for Checkpoint {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         deadline::check_current();
-        let ends_here = current::with(|current| {
-            current.is_some_and(|current| current.frame.is_cancelled() && !current.frame.is_held())
-        });
+        let ends_here =
+            current::with(|current| current.is_some_and(|(frame, _)| frame.is_cancelled() && !frame.is_held()));
         if std::mem::replace(&mut self.yielded, true) && !ends_here {
             return Poll::Ready(());
         }
@@ -108,7 +108,7 @@ impl Future for WaitCancelled {
     type Output = Cause;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
-        let cause = current::with(|current| current.and_then(|current| current.frame.node().cause()));
+        let cause = current::with(|current| current.and_then(|(frame, _)| frame.node().cause()));
         match cause {
             Some(cause) => {
                 self.seat.leave();
@@ -158,9 +158,7 @@ impl fmt::Debug for WaitCancelled {
 #[track_caller]
 pub fn catch_cancelled<F: Future>(fut: F) -> CatchCancelled<F> {
     // A node of its own, so that the unwinding of a scope inside it is fixed to end here (M3).
-    let info = Info::new(Kind::Catch, Location::caller(), clock::now());
-    let branch = Branch::new(CoreNode::unbound(info, None, false));
-    CatchCancelled { region: Region::new(fut, Cutting::Caught), branch, over: false }
+    CatchCancelled { placed: Placed::new(Plan::new(Kind::Catch), fut, Cutting::Caught) }
 }
 
 pin_project! {
@@ -172,9 +170,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct CatchCancelled<F> {
         #[pin]
-        region: Region<F>,
-        branch: Branch,
-        over: bool,
+        placed: Placed<F>,
     }
 }
 
@@ -182,18 +178,7 @@ impl<F: Future> Future for CatchCancelled<F> {
     type Output = Result<F::Output, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if *this.over {
-            return Poll::Pending;
-        }
-        if this.region.is_entered() {
-            this.branch.follow();
-        } else {
-            this.region.as_mut().enter(this.branch.enter());
-        }
-        let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
-        *this.over = true;
-        this.branch.leave();
+        let end = ready!(self.project().placed.poll(cx));
         Poll::Ready(match end {
             End::Done(value) => Ok(value),
             End::Cut(cut) => Err(Cancelled::new(cut.cause)),

@@ -192,8 +192,8 @@ pin_project! {
             let mut this = this.project();
             if let Some(end) = this.end.take() {
                 // A panic has nobody left who would go on with it.
-                if let (End::Panicked(payload), Some(node)) = (end, this.finalizer.as_ref().and_then(Shield::node)) {
-                    report_panic(node, payload);
+                if let (End::Panicked(payload), Some(frame)) = (end, this.region.frame()) {
+                    report_panic(frame.node(), payload);
                 }
                 // Without anything before it, the finalizer has begun, and its shield rescues itself.
                 if let (Some(before), Some(finalizer)) = (this.before.take(), this.finalizer.take()) {

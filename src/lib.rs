@@ -393,6 +393,8 @@ mod interop;
 mod main_task;
 mod nursery;
 mod outcome;
+mod placed;
+mod plan;
 mod policy;
 mod region;
 mod registry;

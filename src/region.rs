@@ -12,8 +12,9 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Enter};
-use crate::host::{Frame, Node};
+use crate::current::{self, Current, Enter, EnterPlanned};
+use crate::host::Frame;
+use crate::plan::{Plan, Planned};
 use crate::rest::{Rest, collect, hand_on};
 
 pin_project! {
@@ -36,7 +37,10 @@ pin_project! {
 struct Entry {
     /// Ours while we are not being polled; the current one of whoever polls us, while we are.
     slot: Option<Current>,
-    armed_with: Option<WakerId>,
+    /// The waker of the last poll was armed.
+    armed: bool,
+    /// The last poll began with the cancel visible.
+    saw_cancel: bool,
     grace: Grace,
     cutting: Cutting,
     /// What was rescued when the future was dropped, if somebody around it has to wait for that.
@@ -63,8 +67,8 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 
 /// A region was cut off.
 pub(crate) struct Cut {
-    /// The scope that absorbs it; none if it was caught.
-    pub(crate) absorber: Option<Arc<Node>>,
+    /// The scope that absorbs it is further out.
+    pub(crate) goes_on: bool,
     pub(crate) cause: Cause,
 }
 
@@ -94,7 +98,8 @@ impl Grace {
 
 impl<F> Region<F> {
     pub(crate) fn new(fut: F, cutting: Cutting) -> Self {
-        let entry = Entry { slot: None, armed_with: None, grace: Grace::default(), cutting, rests: None };
+        let entry =
+            Entry { slot: None, armed: false, saw_cancel: false, grace: Grace::default(), cutting, rests: None };
         Self { fut: Some(fut), entry }
     }
 
@@ -111,7 +116,7 @@ impl<F> Region<F> {
     /// Binds the region to its frame, at its first poll or when it has moved (M4).
     pub(crate) fn enter(self: Pin<&mut Self>, frame: Arc<Frame>) {
         let entry = self.project().entry;
-        entry.armed_with = None;
+        entry.armed = false;
         entry.slot = Some(Current::at(frame));
     }
 
@@ -121,24 +126,58 @@ impl<F> Region<F> {
 
     /// The frame that it is bound to; not known while it is being polled.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
-        self.entry.slot.as_ref().map(|current| &current.frame)
+        self.entry.slot.as_ref().and_then(Current::frame)
+    }
+
+    /// Makes sure that a cancel wakes the task.
+    pub(crate) fn arm(self: Pin<&mut Self>, waker: &Waker) {
+        self.project().entry.arm(waker);
     }
 
     /// Drops the future where it stands. A panic in a destructor is handed back.
     pub(crate) fn discard(self: Pin<&mut Self>) -> Result<(), Payload> {
-        let mut this = self.project();
+        let this = self.project();
         let Entry { slot, rests, .. } = this.entry;
         let _inside = Enter::new(slot);
-        let mut discard = || catch_unwind(AssertUnwindSafe(|| this.fut.set(None)));
-        match rests {
-            None => discard(),
-            Some(rests) => {
-                let (more, result) = collect(discard);
-                rests.extend(more);
-                result
-            }
+        discard(this.fut, rests)
+    }
+}
+
+/// Drops a future inside the frame that is current.
+fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Option<Vec<Rest>>) -> Result<(), Payload> {
+    let mut discard = || catch_unwind(AssertUnwindSafe(|| fut.set(None)));
+    match rests {
+        None => discard(),
+        Some(rests) => {
+            let (more, result) = collect(discard);
+            rests.extend(more);
+            result
         }
     }
+}
+
+/// Polls a future inside the frame that is current, and drops it there when it has ended.
+fn poll_future<F: Future>(
+    mut fut: Pin<&mut Option<F>>,
+    rests: &mut Option<Vec<Rest>>,
+    cx: &mut Context<'_>,
+) -> Poll<End<F::Output>> {
+    let Some(polled) = fut.as_mut().as_pin_mut() else { return Poll::Pending };
+    let poll = || catch_unwind(AssertUnwindSafe(|| polled.poll(cx)));
+    let result = match rests {
+        None => poll(),
+        Some(rests) => collect_panic(rests, poll),
+    };
+    let end = match result {
+        Ok(Poll::Pending) => return Poll::Pending,
+        Ok(Poll::Ready(value)) => End::Done(value),
+        Err(payload) => End::Panicked(payload),
+    };
+    Poll::Ready(match discard(fut, rests) {
+        // The first panic is the reason, whatever the destructors do after it.
+        Err(payload) if !matches!(end, End::Panicked(_)) => End::Panicked(payload),
+        Ok(()) | Err(_) => end,
+    })
 }
 
 /// Polls, and keeps what a panic has rescued on its way out of the poll. What was rescued otherwise is nobody's business here.
@@ -154,60 +193,60 @@ fn collect_panic<T>(rests: &mut Vec<Rest>, poll: impl FnOnce() -> Result<T, Payl
 impl<F: Future> Region<F> {
     /// Polls the future inside its frame. Must not be called again after it was ready.
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let Some(frame) = self.entry.slot.as_ref().map(|current| &current.frame) else { return Poll::Pending };
+        let Some(frame) = self.frame() else { return Poll::Pending };
         if frame.is_cancelled() {
             let frame = Arc::clone(frame);
             return self.poll_cancelled(&frame, cx);
         }
-        match self.as_mut().poll_inside(cx, None) {
-            Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending => {
-                self.project().entry.arm(cx.waker());
-                Poll::Pending
-            }
+        self.as_mut().project().entry.saw_cancel = false;
+        let poll = self.as_mut().poll_inside(cx, None);
+        if poll.is_pending() {
+            self.arm(cx.waker());
         }
+        poll
     }
 
-    fn poll_inside(mut self: Pin<&mut Self>, cx: &mut Context<'_>, track: Option<Arc<Track>>) -> Poll<End<F::Output>> {
-        let mut this = self.as_mut().project();
-        if let Some(current) = &mut this.entry.slot {
-            current.polled_by = WakerId::of(cx.waker());
+    /// The first poll of a region whose place is only planned.
+    pub(crate) fn poll_planned(
+        self: Pin<&mut Self>,
+        plan: Plan,
+        cx: &mut Context<'_>,
+    ) -> (Poll<End<F::Output>>, Planned) {
+        let this = self.project();
+        let inside = EnterPlanned::new(plan, WakerId::of(cx.waker()));
+        let poll = poll_future(this.fut, &mut this.entry.rests, cx);
+        (poll, inside.end())
+    }
+
+    fn poll_inside(self: Pin<&mut Self>, cx: &mut Context<'_>, track: Option<Arc<Track>>) -> Poll<End<F::Output>> {
+        let this = self.project();
+        let Entry { slot, rests, armed, .. } = this.entry;
+        if let Some(current) = slot {
+            let id = WakerId::of(cx.waker());
+            *armed &= current.polled_by == id;
+            current.polled_by = id;
             current.track = track;
         }
-        let result = {
-            let _inside = Enter::new(&mut this.entry.slot);
-            let Some(fut) = this.fut.as_mut().as_pin_mut() else { return Poll::Pending };
-            let poll = || catch_unwind(AssertUnwindSafe(|| fut.poll(cx)));
-            match &mut this.entry.rests {
-                None => poll(),
-                Some(rests) => collect_panic(rests, poll),
-            }
-        };
-        let end = match result {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => End::Done(value),
-            Err(payload) => End::Panicked(payload),
-        };
-        Poll::Ready(match self.discard() {
-            // The first panic is the reason, whatever the destructors do after it.
-            Err(payload) if !matches!(end, End::Panicked(_)) => End::Panicked(payload),
-            Ok(()) | Err(_) => end,
-        })
+        let _inside = Enter::new(slot);
+        poll_future(this.fut, rests, cx)
     }
 
     /// A poll that begins with the cancel visible.
     fn poll_cancelled(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        frame.begin(!self.entry.is_tracked());
+        let entry = self.as_mut().project().entry;
+        let was_held = frame.begin(!std::mem::replace(&mut entry.saw_cancel, true));
         let began_with_budget = has_budget_remaining();
-        let (track, waker) = tracked(cx.waker());
-        let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker), Some(Arc::clone(&track)));
+        // Without a hold nobody asks whether a wake is outstanding.
+        let (track, waker) = if was_held { tracked(cx.waker()) } else { (None, cx.waker().clone()) };
+        let woken = track.clone();
+        let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker), track);
         if poll.is_ready() {
             return poll;
         }
         let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
         entry.arm(cx.waker());
-        match entry.verdict(frame, began_with_budget, track.is_woken()) {
+        match entry.verdict(frame, began_with_budget, woken.is_some_and(|track| track.is_woken())) {
             Verdict::Held | Verdict::Again => Poll::Pending,
             Verdict::Probe => {
                 cx.waker().wake_by_ref();
@@ -226,9 +265,9 @@ impl<F: Future> Region<F> {
         let Some((absorber, cause)) = absorber.and_then(|node| node.cause().map(|cause| (node, cause))) else {
             return Poll::Pending;
         };
-        let absorber = (self.entry.cutting == Cutting::Unwinds).then_some(absorber);
+        let goes_on = !Arc::ptr_eq(&absorber, frame.node());
         Poll::Ready(match self.discard() {
-            Ok(()) => End::Cut(Cut { absorber, cause }),
+            Ok(()) => End::Cut(Cut { goes_on, cause }),
             Err(payload) => End::Panicked(payload),
         })
     }
@@ -237,14 +276,13 @@ impl<F: Future> Region<F> {
 impl Entry {
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
     fn arm(&mut self, waker: &Waker) {
-        let Some(Current { frame, .. }) = &self.slot else { return };
-        let id = WakerId::of(waker);
-        if self.armed_with == Some(id) && frame.is_armed() {
+        let Some(frame) = self.slot.as_ref().and_then(Current::frame) else { return };
+        if self.armed && frame.is_armed() {
             return;
         }
         frame.arm(waker);
-        self.armed_with = Some(id);
-        if frame.is_cancelled() != self.is_tracked() {
+        self.armed = true;
+        if frame.is_cancelled() != self.saw_cancel {
             waker.wake_by_ref();
         }
     }
@@ -264,23 +302,19 @@ impl Entry {
         // A hold that was polled may have gone since, on another thread; then this poll proves nothing after all.
         if verdict == Verdict::Cut && !conclusive { Verdict::Probe } else { verdict }
     }
-
-    fn is_tracked(&self) -> bool {
-        self.slot.as_ref().is_some_and(|current| current.track.is_some())
-    }
 }
 
 /// The waker for what is inside a cancelled frame. Nested frames that are polled with the same waker share one.
-fn tracked(waker: &Waker) -> (Arc<Track>, Waker) {
+fn tracked(waker: &Waker) -> (Option<Arc<Track>>, Waker) {
     let known = current::with(|current| {
-        let current = current?;
+        let (_, current) = current?;
         (current.polled_by == WakerId::of(waker)).then(|| current.track.clone()).flatten()
     });
     match known {
-        Some(track) => (track, waker.clone()),
+        Some(track) => (Some(track), waker.clone()),
         None => {
             let track = Track::new(waker);
-            (Arc::clone(&track), Waker::from(track))
+            (Some(Arc::clone(&track)), Waker::from(track))
         }
     }
 }

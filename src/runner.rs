@@ -13,7 +13,6 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
-use crate::core::frame::WakerId;
 use crate::core::ladder::{Ladder, Rung};
 use crate::core::live::Live;
 use crate::core::node::{Info, Kind};
@@ -477,7 +476,7 @@ impl Control {
     fn inside(&self, call: impl FnOnce()) {
         let _runtime = self.handle.enter();
         let frame = Frame::of_node(Arc::clone(&self.root), true);
-        let mut slot = Some(Current { frame, polled_by: WakerId::of(std::task::Waker::noop()), track: None });
+        let mut slot = Some(Current::at(frame));
         let _inside = Enter::new(&mut slot);
         call();
     }

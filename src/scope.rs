@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, resume_unwind};
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,13 +14,14 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::core::cause::Cause;
-use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::node::Kind;
 use crate::current;
 use crate::deadline;
 use crate::error::{Cancelled, Elapsed};
 use crate::host::{self, Node};
-use crate::region::{Cut, Cutting, End, Region};
-use crate::seat::Branch;
+use crate::placed::Placed;
+use crate::plan::Plan;
+use crate::region::{Cutting, End};
 
 /// A region of code that is cancelled as a unit, with a deadline, a shield and a cause of its own.
 ///
@@ -51,8 +52,7 @@ use crate::seat::Branch;
 #[derive(Debug)]
 #[must_use = "a scope does nothing until `run` is awaited"]
 pub struct CancelScope {
-    node: Arc<Node>,
-    timeout: Option<Duration>,
+    plan: Plan,
 }
 
 impl Default for CancelScope {
@@ -66,40 +66,39 @@ impl CancelScope {
     /// Returns a scope without deadline or shield.
     #[track_caller]
     pub fn new() -> Self {
-        let info = Info::new(Kind::Scope, Location::caller(), clock::now());
-        Self { node: CoreNode::unbound(info, None, false), timeout: None }
+        Self { plan: Plan::new(Kind::Scope) }
     }
 
     /// Gives the scope a name, for reports and dumps. The first name stays.
-    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        self.node.info.set_name(name.into());
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.plan.set_name(name.into());
         self
     }
 
     /// Cancels the scope at `at`, also if that has passed already.
-    pub fn deadline(self, at: Instant) -> Self {
-        self.node.set_deadline(Some(clock::ticks(at)));
+    pub fn deadline(mut self, at: Instant) -> Self {
+        self.plan.set_deadline(clock::ticks(at));
         self
     }
 
     /// Cancels the scope `length` after it was entered, which is the first poll of its run, not its making. A length beyond the end
     /// of the clock is none. With a deadline as well, the earlier counts.
     pub fn timeout(mut self, length: Duration) -> Self {
-        self.timeout = Some(length);
+        self.plan.set_timeout(length);
         self
     }
 
     /// Sets whether the scope holds off the cancels outside; its own cancel and deadline still work.
     ///
     /// It does not survive its drop, and has no budget but its deadline; [`shield`](crate::shield()) does, and has.
-    pub fn shielded(self, shielded: bool) -> Self {
-        self.node.set_shielded(shielded);
+    pub fn shielded(mut self, shielded: bool) -> Self {
+        self.plan.set_shielded(shielded);
         self
     }
 
     /// Returns a handle that works before, during and after the run.
     pub fn handle(&self) -> ScopeHandle {
-        ScopeHandle { node: Arc::clone(&self.node) }
+        ScopeHandle { node: Arc::clone(self.plan.node()) }
     }
 
     /// Runs `fut` inside the scope.
@@ -113,12 +112,7 @@ impl CancelScope {
     /// Dropping the future drops `fut` where it stands. Started shields and finalizers in it are rescued, the children of its
     /// nurseries are adopted; everything else in it is lost.
     pub fn run<F: Future>(self, fut: F) -> Scoped<F> {
-        Scoped {
-            region: Region::new(fut, Cutting::Unwinds),
-            branch: Branch::new(self.node),
-            timeout: self.timeout,
-            over: false,
-        }
+        Scoped { placed: Placed::new(self.plan, fut, Cutting::Unwinds) }
     }
 }
 
@@ -132,11 +126,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Scoped<F> {
         #[pin]
-        region: Region<F>,
-        branch: Branch,
-        timeout: Option<Duration>,
-        // It has returned, or it unwinds and never will.
-        over: bool,
+        placed: Placed<F>,
     }
 }
 
@@ -144,45 +134,19 @@ impl<F: Future> Future for Scoped<F> {
     type Output = Result<F::Output, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if *this.over {
-            return Poll::Pending;
-        }
-        if this.region.is_entered() {
-            this.branch.follow();
-        } else {
-            this.region.as_mut().enter(this.branch.enter());
-            start_timers(&this.branch.node, *this.timeout);
-        }
-        let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
-        *this.over = true;
-        this.branch.leave();
-        Poll::Ready(match end {
-            End::Done(value) => Ok(value),
+        match ready!(self.project().placed.poll(cx)) {
+            End::Done(value) => Poll::Ready(Ok(value)),
             End::Panicked(payload) => resume_unwind(payload),
-            End::Cut(cut) => Err(ready!(absorb(cut, &this.branch.node))),
-        })
-    }
-}
-
-/// Gives the cancel to `node` if it is the one that absorbs it; else the unwinding goes on outside, and this future never returns.
-pub(crate) fn absorb(cut: Cut, node: &Arc<Node>) -> Poll<Cancelled> {
-    let absorbed = cut.absorber.is_none_or(|absorber| Arc::ptr_eq(&absorber, node));
-    if absorbed { Poll::Ready(Cancelled::new(cut.cause)) } else { Poll::Pending }
-}
-
-/// Lets the deadline of a node run from now on. The earlier of a deadline that was set and a relative timeout counts.
-pub(crate) fn start_timers(node: &Arc<Node>, timeout: Option<Duration>) {
-    let relative = timeout.and_then(|length| clock::after(clock::now(), length));
-    let at = node.deadline().into_iter().chain(relative).min();
-    if at.is_some() {
-        deadline::set(node, at);
+            // The unwinding goes on outside: this future never returns.
+            End::Cut(cut) if cut.goes_on => Poll::Pending,
+            End::Cut(cut) => Poll::Ready(Err(Cancelled::new(cut.cause))),
+        }
     }
 }
 
 impl<F> fmt::Debug for Scoped<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scoped").field("scope", &self.branch.node).finish_non_exhaustive()
+        f.debug_struct("Scoped").field("scope", &self.placed.node()).finish_non_exhaustive()
     }
 }
 

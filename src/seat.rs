@@ -6,9 +6,12 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 
 use crate::core::cause::{Cause, CauseKind};
-use crate::current::{self, Current};
+use crate::core::node::Kind;
+use crate::current;
 use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
+use crate::nursery::Ticket;
+use crate::plan::View;
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
 #[derive(Default)]
@@ -24,17 +27,19 @@ impl Seat {
 
     /// True if the future has moved to another frame since it was polled last.
     pub(crate) fn has_moved(&self) -> bool {
-        current::with(|current| !self.hold.is_on(current.map(|current| &current.frame)))
+        current::with(|current| !self.hold.is_on(current.map(|(frame, _)| frame)))
     }
 
     /// The future stays pending: it holds the frame in which it was polled.
     pub(crate) fn stay(&mut self, cx: &Context<'_>) {
-        let fresh = |current: &Current| self.hold.is_fresh(&current.frame, current.polled_by, cx.waker());
-        if current::with(|current| current.is_some_and(fresh)) {
+        let fresh = current::with(|current| {
+            current.is_some_and(|(frame, current)| self.hold.is_fresh(frame, current.polled_by, cx.waker()))
+        });
+        if fresh {
             return;
         }
         // What the hold gives up may be a waker that looks at the current frame when it is dropped: not inside `with`.
-        match current::with(|current| current.map(|current| (Arc::clone(&current.frame), current.polled_by))) {
+        match current::with(|current| current.map(|(frame, current)| (Arc::clone(frame), current.polled_by))) {
             Some((frame, polled_by)) => self.hold.renew(&frame, polled_by, cx.waker()),
             None => self.hold.release(),
         }
@@ -49,49 +54,63 @@ impl Seat {
 /// A node of a future, its seat, and the frame for what is inside.
 pub(crate) struct Branch {
     pub(crate) node: Arc<Node>,
-    /// For a shield that can be opened: the view from outside it, a node between the two.
-    outside: Option<Arc<Node>>,
+    view: View,
     seat: Seat,
     frame: Option<(Arc<Frame>, usize)>,
+    /// Counted in at the root: a shield in a task that nobody waits for is waited for there (S32).
+    ticket: Option<Ticket>,
+    /// The task that polled it last, if it has no frame around it that could tell whether it has moved to another runtime.
+    task: Option<tokio::task::Id>,
+    /// It was dropped by its caller and goes on at an owner, where it stays.
+    settled: bool,
 }
 
 impl Branch {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, outside: None, seat: Seat::default(), frame: None }
+    /// A node that may not be linked yet.
+    pub(crate) fn new(node: Arc<Node>, view: View) -> Self {
+        Self { node, view, seat: Seat::default(), frame: None, ticket: None, task: None, settled: false }
     }
 
-    /// Puts a node that stands for the outside between this one and what is around it.
-    pub(crate) fn below(mut self, outside: Arc<Node>) -> Self {
-        self.outside = Some(outside);
-        self
-    }
-
-    /// Links the node below the frame that is current at the first poll, and makes the frame for what is inside.
-    pub(crate) fn enter(&mut self) -> Arc<Frame> {
-        self.enter_at(current::frame().as_ref())
-    }
-
-    pub(crate) fn enter_at(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
+    /// Links the node below that of `outer`, and makes the frame for what is inside.
+    pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         self.link(&current::branch(outer));
-        let frame = Frame::of_node(Arc::clone(&self.node), outer.is_some_and(|outer| outer.is_owned()));
+        let owned = outer.is_some_and(|outer| outer.is_owned());
+        let frame = Frame::of_node(Arc::clone(&self.node), owned);
         let key = self.node.add_frame(&frame);
         self.frame = Some((Arc::clone(&frame), key));
+        self.task = tokio::task::try_id();
+        self.arrive();
         frame
     }
 
     fn link(&self, parent: &Arc<Node>) {
-        match &self.outside {
-            None => self.node.reparent(parent),
-            Some(outside) => {
+        match &self.view {
+            View::None | View::Opens(_) => self.node.reparent(parent),
+            View::Outside(outside) => {
                 outside.reparent(parent);
                 self.node.reparent(outside);
             }
         }
     }
 
+    /// What a place under a new parent needs.
+    fn arrive(&mut self) {
+        if let View::Opens(exposed) = &self.view {
+            exposed.open(&self.node);
+        }
+        if self.node.info.kind == Kind::Shield && self.ticket.is_none() && !self.is_owned() {
+            self.ticket = Ticket::at_root(&self.node);
+        }
+    }
+
+    /// The frame for what is inside.
+    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
+        self.frame.as_ref().map(|(frame, _)| frame)
+    }
+
     /// True if somebody waits for the task that polls this.
-    pub(crate) fn is_owned(&self) -> bool {
-        self.frame.as_ref().is_some_and(|(frame, _)| frame.is_owned())
+    fn is_owned(&self) -> bool {
+        self.frame().is_some_and(|frame| frame.is_owned())
     }
 
     /// True if what is around this node is cancelled.
@@ -103,24 +122,32 @@ impl Branch {
     }
 
     /// Follows the future if it has moved since the last poll; true if it has.
-    pub(crate) fn follow(&mut self) -> bool {
-        let outside = self.seat.frame().is_none() && self.is_on_another_runtime();
-        let moved = self.seat.has_moved() || outside;
-        if moved {
-            let outer = current::frame();
-            let parent = current::branch(outer.as_ref());
-            let before = self.node.parent();
-            self.link(&parent);
-            deadline::follow(&self.node, before.as_ref(), &parent);
-            if let Some((frame, _)) = &self.frame {
-                frame.set_owned(outer.is_some_and(|outer| outer.is_owned()));
-            }
+    pub(crate) fn follow(&mut self) {
+        if self.settled || !(self.seat.has_moved() || self.is_on_another_runtime()) {
+            return;
         }
-        moved
+        let outer = current::frame();
+        let parent = current::branch(outer.as_ref());
+        let before = self.node.parent();
+        self.link(&parent);
+        deadline::follow(&self.node, before.as_ref(), &parent);
+        if let Some((frame, _)) = &self.frame {
+            frame.set_owned(outer.is_some_and(|outer| outer.is_owned()));
+        }
+        self.arrive();
     }
 
     /// For a future outside of any frame, which has no frame that could tell.
-    fn is_on_another_runtime(&self) -> bool {
+    fn is_on_another_runtime(&mut self) -> bool {
+        if self.seat.frame().is_some() {
+            return false;
+        }
+        // A task stays on its runtime, and looking at its number is cheap.
+        let task = tokio::task::try_id();
+        if task.is_some() && self.task == task {
+            return false;
+        }
+        self.task = task;
         let parent = self.node.parent();
         let home = parent.as_ref().and_then(|parent| parent.host()?.handle.as_ref());
         match (home, Handle::try_current()) {
@@ -132,15 +159,18 @@ impl Branch {
     /// The future was dropped by its caller and goes on at `owner`.
     pub(crate) fn move_to(&mut self, owner: &Arc<Node>) {
         self.node.reparent(owner);
-        if let Some(outside) = &self.outside {
+        if let View::Outside(outside) = &self.view {
             host::cancel(outside, Cause::new(CauseKind::Dropped));
         }
+        self.settled = true;
         self.seat.leave();
     }
 
     /// Ends the poll of a future whose region is still alive.
     pub(crate) fn stay<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
-        self.seat.stay(cx);
+        if !self.settled {
+            self.seat.stay(cx);
+        }
         Poll::Pending
     }
 
@@ -149,9 +179,12 @@ impl Branch {
         if let Some((_, key)) = self.frame.take() {
             self.node.remove_frame(key);
             self.node.detach();
-            self.outside.iter().for_each(Node::detach);
+            if let View::Outside(outside) = &self.view {
+                outside.detach();
+            }
         }
         self.seat.leave();
+        self.ticket = None;
     }
 }
 

@@ -209,8 +209,8 @@ impl<H> Frame<H> {
         self.node().is_cancelled()
     }
 
-    /// Begins a poll with the cancel visible; `first`: the one before was not.
-    pub(crate) fn begin(&self, first: bool) {
+    /// Begins a poll with the cancel visible; `first`: the one before was not. True if anything holds the frame.
+    pub(crate) fn begin(&self, first: bool) -> bool {
         let mut state = self.state.lock();
         state.polled = 0;
         if first {
@@ -218,6 +218,7 @@ impl<H> Frame<H> {
         }
         let next = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
         self.epoch.store(next, Ordering::Relaxed);
+        state.holds > 0
     }
 
     /// Decides what becomes of the frame after a cancelled poll that ended pending. `woken`: a wake of its task is outstanding.

@@ -17,13 +17,14 @@ use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::core::sabotage::{self, Bug};
 use crate::current;
+use crate::deadline;
 use crate::error::{Failed, Failures, NurseryError};
 use crate::host::{self, Frame, Node};
 use crate::outcome::{Panic, TaskOutput};
+use crate::plan::View;
 use crate::policy::Policy;
 use crate::region::{Cutting, End, Region};
 use crate::rest::hand_over;
-use crate::scope::start_timers;
 use crate::seat::Branch;
 
 /// Runs `body` with a nursery, and ends when the body and every child have ended.
@@ -241,7 +242,7 @@ where
 
 impl<T, E> Inner<T, E> {
     pub(super) fn new(node: Arc<Node>, shared: Arc<Shared<E>>) -> Self {
-        Self { branch: Branch::new(node), shared, timeout: None, stage: Stage::Fresh, body: None }
+        Self { branch: Branch::new(node, View::None), shared, timeout: None, stage: Stage::Fresh, body: None }
     }
 
     pub(super) fn set_name(&self, name: Arc<str>) {
@@ -274,9 +275,11 @@ where
     E: fmt::Display + Send + Sync + 'static,
 {
     pub(super) fn enter(&mut self) -> Arc<Frame> {
-        let frame = self.branch.enter();
+        let frame = self.branch.enter(current::frame().as_ref());
         self.shared.set_owned(frame.is_owned());
-        start_timers(&self.branch.node, self.timeout);
+        if let Some(length) = self.timeout {
+            deadline::set(&self.branch.node, clock::after(clock::now(), length));
+        }
         self.stage = Stage::Body;
         frame
     }
@@ -356,7 +359,7 @@ where
             drop(Ticket::first(&node));
         }
         self.stage = Stage::Over;
-        let branch = std::mem::replace(&mut self.branch, Branch::new(Arc::clone(&node)));
+        let branch = std::mem::replace(&mut self.branch, Branch::new(Arc::clone(&node), View::None));
         let adopted = Adopted { branch, shared: Arc::clone(&self.shared), owner };
         match node.host() {
             Some(host) if !adopted.is_empty() => hand_over(host, adopted),

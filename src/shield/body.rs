@@ -1,21 +1,21 @@
 //! What all shields share: the shielded region, its budget, and its place in the tree.
 
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
 use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
-use crate::core::node::{HeldOff, Info, Kind, Node as CoreNode};
+use crate::core::node::HeldOff;
 use crate::deadline;
 use crate::host::{self, Frame, Node};
-use crate::nursery::Ticket;
-use crate::region::{Cutting, End, Payload, Region};
+use crate::placed::Placed;
+use crate::plan::Plan;
+use crate::region::{Cutting, End, Payload};
 use crate::report::{Event, Subject};
 use crate::seat::Branch;
 
@@ -29,18 +29,13 @@ pin_project! {
     /// 2. A shield that is cut off by its budget never returns: its caller is cancelled, and unwinds.
     pub(crate) struct Body<F> {
         #[pin]
-        region: Region<F>,
-        pub(crate) branch: Branch,
-        budget: Budget,
-        // Counted in at the root, if nobody waits for the task that polls this shield.
-        ticket: Option<Ticket>,
-        ended: bool,
+        placed: Placed<F>,
     }
 }
 
 /// How long the shield may hold something off. That it runs is said by the deadline of the node.
 #[derive(Clone, Copy)]
-enum Budget {
+pub(crate) enum Budget {
     Own(Option<Duration>),
     /// The runner's, none outside of a run.
     Default,
@@ -55,108 +50,48 @@ pub(crate) enum ShieldEnd<T> {
 }
 
 impl<F> Body<F> {
-    #[track_caller]
-    pub(crate) fn new(fut: F) -> Self {
-        Self::at(Location::caller(), fut)
+    pub(crate) fn new(plan: Plan, fut: F) -> Self {
+        Self { placed: Placed::new(plan, fut, Cutting::Unwinds) }
     }
 
-    /// A shield that reports name another place than the one that makes it.
-    pub(crate) fn at(place: &'static Location<'static>, fut: F) -> Self {
-        let info = Info::new(Kind::Shield, place, clock::now());
-        Self {
-            region: Region::new(fut, Cutting::Unwinds),
-            branch: Branch::new(CoreNode::unbound(info, None, true)),
-            budget: Budget::Default,
-            ticket: None,
-            ended: false,
-        }
+    /// The plan, as long as there was no poll.
+    pub(crate) fn plan(&mut self) -> Option<&mut Plan> {
+        self.placed.plan()
     }
 
-    /// A shield that parts inside it can open.
-    #[track_caller]
-    pub(crate) fn with_outside(outside: Arc<Node>, node: Arc<Node>, fut: F) -> Self {
-        let mut body = Self::new(fut);
-        body.branch = Branch::new(node).below(outside);
-        body
+    pub(crate) fn plan_pinned(self: Pin<&mut Self>) -> Option<&mut Plan> {
+        self.project().placed.plan_pinned()
     }
 
-    pub(crate) fn set_name(&self, name: Arc<str>) {
-        self.branch.node.info.set_name(name);
-    }
-
-    /// # Panics
-    ///
-    /// If the budget is zero.
-    #[track_caller]
-    pub(crate) fn change_budget(self: Pin<&mut Self>, budget: Option<Duration>) {
-        *self.project().budget = Budget::new(budget);
-    }
-
-    /// # Panics
-    ///
-    /// If the budget is zero.
-    #[track_caller]
-    pub(crate) fn set_budget(&mut self, budget: Option<Duration>) {
-        self.budget = Budget::new(budget);
-    }
-
-    /// True from the first poll to the end: dropping it now would lose work.
-    pub(crate) fn is_running(&self) -> bool {
-        self.region.is_entered() && !self.ended
-    }
-
-    pub(crate) fn node(&self) -> &Arc<Node> {
-        &self.branch.node
+    /// The node, from the end of the first poll to the end of the shield: dropping it then would lose work.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.placed.node()
     }
 
     /// Links the node as a first poll inside `frame` would, without a poll.
     pub(crate) fn enter_at(self: Pin<&mut Self>, frame: Option<&Arc<Frame>>) {
-        let this = self.project();
-        this.region.enter(this.branch.enter_at(frame));
-        this.budget.attach(&this.branch.node);
+        self.project().placed.enter(frame);
     }
 
     /// The caller was dropped: the node moves to `owner`.
     pub(crate) fn rescued_by(self: Pin<&mut Self>, owner: &Arc<Node>) {
-        let this = self.project();
-        this.branch.node.set_rescued();
-        this.branch.move_to(owner);
+        if let Some(branch) = self.project().placed.branch_pinned() {
+            branch.node.set_rescued();
+            branch.move_to(owner);
+        }
     }
 
     /// Lets the budget run, if it does not yet.
     pub(crate) fn start_budget(&self) {
-        start(&self.branch.node);
+        self.node().into_iter().for_each(start);
     }
 }
 
 impl<F: Future> Body<F> {
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ShieldEnd<F::Output>> {
-        let mut this = self.project();
-        if *this.ended {
-            return Poll::Pending;
-        }
-        let rescued = this.branch.node.is_rescued();
-        if !this.region.is_entered() {
-            this.region.as_mut().enter(this.branch.enter());
-            this.budget.attach(&this.branch.node);
-        } else if !rescued {
-            this.branch.follow();
-        }
-        if !rescued {
-            watch(this.branch);
-            // Before the poll: what is seen of a shield in its first poll must find it counted.
-            count_in(this.ticket, this.branch);
-        }
-        let Poll::Ready(end) = this.region.poll(cx) else {
-            if !rescued {
-                return this.branch.stay(cx);
-            }
-            return Poll::Pending;
-        };
-        *this.ended = true;
-        this.branch.leave();
-        *this.ticket = None;
-        Poll::Ready(match end {
+        let placed = self.project().placed;
+        placed.branch().into_iter().for_each(watch);
+        Poll::Ready(match ready!(placed.poll(cx)) {
             End::Done(value) => ShieldEnd::Done(value),
             End::Panicked(payload) => ShieldEnd::Panicked(payload),
             End::Cut(_) => ShieldEnd::Cut,
@@ -164,27 +99,25 @@ impl<F: Future> Body<F> {
     }
 }
 
-/// A shield in a task that nobody waits for is waited for by the root (S32).
-fn count_in(ticket: &mut Option<Ticket>, branch: &Branch) {
-    if ticket.is_none() && !branch.is_owned() {
-        *ticket = Ticket::at_root(&branch.node);
-    }
-}
-
 impl Budget {
+    /// # Panics
+    ///
+    /// If the budget is zero.
     #[track_caller]
-    fn new(own: Option<Duration>) -> Self {
+    pub(crate) fn new(own: Option<Duration>) -> Self {
         Self::Own(check_budget(own))
     }
 
-    /// Has the node begin its budget with the first cancel that it holds off, polled or not (M6).
-    fn attach(self, node: &Node) {
+    /// Has the node begin its budget with the first cancel that it holds off, polled or not (M6). That may have come before it.
+    pub(crate) fn attach(self, branch: &Branch) {
+        let node = &branch.node;
         let budget = match self {
             Self::Own(own) => own,
             Self::Default => node.host().and_then(|host| host.budget),
         };
         if let Some(budget) = budget.and_then(|budget| Ticks::try_from(budget.as_nanos()).ok()) {
             node.on_held_off.get_or_init(|| HeldOff { budget, begin });
+            watch(branch);
         }
     }
 }
@@ -204,6 +137,9 @@ fn start(node: &Arc<Node>) {
 
 /// Starts the budget if the shield holds something off that was there before it, and stops it when that is taken back (S5).
 fn watch(branch: &Branch) {
+    if branch.node.is_rescued() {
+        return;
+    }
     if branch.is_cancelled_outside() {
         start(&branch.node);
     } else if branch.node.on_held_off.get().is_some() && branch.node.deadline().is_some() {

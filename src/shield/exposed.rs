@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
@@ -15,8 +15,9 @@ use crate::clock;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::error::Cancelled;
 use crate::host::Node;
-use crate::region::{Cutting, End, Region};
-use crate::seat::Branch;
+use crate::placed::Placed;
+use crate::plan::{Plan, View};
+use crate::region::{Cutting, End};
 
 /// Shields the future that `make` returns, and gives it the right to open its own shield for parts of its work.
 ///
@@ -56,13 +57,11 @@ where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    let info = |kind| Info::new(kind, Location::caller(), clock::now());
-    let exposed = Exposed {
-        shield: CoreNode::unbound(info(Kind::Shield), None, true),
-        outside: CoreNode::unbound(info(Kind::Exposed), None, false),
-    };
-    let (outside, shield) = (Arc::clone(&exposed.outside), Arc::clone(&exposed.shield));
-    Shield::from_body(Body::with_outside(outside, shield, make(exposed)))
+    let node = |kind, shielded| CoreNode::unbound(Info::new(kind, Location::caller(), clock::now()), None, shielded);
+    let exposed = Exposed { shield: node(Kind::Shield, true), outside: node(Kind::Exposed, false) };
+    let view = View::Outside(Arc::clone(&exposed.outside));
+    let plan = Plan::new(Kind::Shield).with_node(Arc::clone(&exposed.shield)).with_view(view);
+    Shield::from_body(Body::new(plan, make(exposed)))
 }
 
 /// The right to open one shield from inside; given by [`shield_with`].
@@ -87,17 +86,12 @@ impl Exposed {
     #[doc(alias = "unmask")]
     #[track_caller]
     pub fn run<F: Future>(&self, fut: F) -> ExposedRun<F> {
-        let info = Info::new(Kind::Exposed, Location::caller(), clock::now());
-        ExposedRun {
-            region: Region::new(fut, Cutting::Caught),
-            branch: Branch::new(CoreNode::unbound(info, None, false)),
-            exposed: self.clone(),
-            over: false,
-        }
+        let plan = Plan::new(Kind::Exposed).with_view(View::Opens(self.clone()));
+        ExposedRun { placed: Placed::new(plan, fut, Cutting::Caught) }
     }
 
     /// Makes `node` see what the shield holds off, unless another shield is between the two.
-    fn open(&self, node: &Arc<Node>) {
+    pub(crate) fn open(&self, node: &Arc<Node>) {
         let shield = std::iter::successors(node.parent(), |node| node.parent()).find(|node| node.is_shielded());
         if shield.is_some_and(|shield| Arc::ptr_eq(&shield, &self.shield)) {
             node.expose(&self.outside);
@@ -120,10 +114,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ExposedRun<F> {
         #[pin]
-        region: Region<F>,
-        branch: Branch,
-        exposed: Exposed,
-        over: bool,
+        placed: Placed<F>,
     }
 }
 
@@ -131,22 +122,7 @@ impl<F: Future> Future for ExposedRun<F> {
     type Output = Result<F::Output, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if *this.over {
-            return Poll::Pending;
-        }
-        let is_in_a_new_place = if this.region.is_entered() {
-            this.branch.follow()
-        } else {
-            this.region.as_mut().enter(this.branch.enter());
-            true
-        };
-        if is_in_a_new_place {
-            this.exposed.open(&this.branch.node);
-        }
-        let Poll::Ready(end) = this.region.poll(cx) else { return this.branch.stay(cx) };
-        *this.over = true;
-        this.branch.leave();
+        let end = ready!(self.project().placed.poll(cx));
         Poll::Ready(match end {
             End::Done(value) => Ok(value),
             End::Cut(cut) => Err(Cancelled::new(cut.cause)),
@@ -157,6 +133,6 @@ impl<F: Future> Future for ExposedRun<F> {
 
 impl<F> fmt::Debug for ExposedRun<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExposedRun").field("exposed", &self.exposed).finish_non_exhaustive()
+        f.debug_struct("ExposedRun").field("node", &self.placed.node()).finish_non_exhaustive()
     }
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::body::{Body, ShieldEnd};
+use super::body::{Body, Budget, ShieldEnd};
 use super::rescue::{After, Rescued};
+use crate::core::node::Kind;
+use crate::plan::Plan;
 use crate::rest::wait_for;
 
 /// Shields a future that is not `Send`, inside a `LocalSet` or `LocalRuntime`.
@@ -31,7 +33,7 @@ pub fn shield_local<F>(fut: F) -> LocalShield<F>
 where
     F: Future + 'static,
 {
-    LocalShield { body: Some(Box::pin(Body::new(fut))), rescuer: None }
+    LocalShield { body: Some(Box::pin(Body::new(Plan::new(Kind::Shield), fut))), rescuer: None }
 }
 
 /// Made by [`shield_local`].
@@ -51,9 +53,9 @@ type Rescuer<F> = oneshot::Sender<(Rescued<F>, oneshot::Sender<()>)>;
 
 impl<F: Future + 'static> LocalShield<F> {
     /// Gives the shield a name, for reports and dumps.
-    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        if let Some(body) = &self.body {
-            body.set_name(name.into());
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        if let Some(plan) = self.plan() {
+            plan.set_name(name.into());
         }
         self
     }
@@ -66,10 +68,15 @@ impl<F: Future + 'static> LocalShield<F> {
     /// If the budget is zero.
     #[track_caller]
     pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
-        if let Some(body) = &mut self.body {
-            body.as_mut().change_budget(budget.into());
+        let budget = Budget::new(budget.into());
+        if let Some(plan) = self.plan() {
+            plan.set_budget(budget);
         }
         self
+    }
+
+    fn plan(&mut self) -> Option<&mut Plan> {
+        self.body.as_mut()?.as_mut().plan_pinned()
     }
 }
 
@@ -110,7 +117,7 @@ impl<F: Future + 'static> Future for LocalShield<F> {
 
 impl<F: Future + 'static> Drop for LocalShield<F> {
     fn drop(&mut self) {
-        let Some(body) = self.body.take().filter(|body| body.is_running()) else { return };
+        let Some(body) = self.body.take().filter(|body| body.node().is_some()) else { return };
         let rescued = Rescued::new(body, After::default());
         if let (Some(rescuer), true) = (self.rescuer.take(), rescued.has_owner()) {
             let (ended, on_ended) = oneshot::channel();

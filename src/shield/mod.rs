@@ -14,4 +14,4 @@ pub use scoped::{ScopedShield, shield_scoped};
 
 #[cfg(feature = "signal")]
 pub(crate) use body::check_budget;
-pub(crate) use body::out_of_budget;
+pub(crate) use body::{Budget, out_of_budget};

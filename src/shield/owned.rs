@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tokio::task::LocalKey;
 
-use super::body::{Body, ShieldEnd};
+use super::body::{Body, Budget, ShieldEnd};
 use super::rescue::{After, Carried, Rescued};
-use crate::host::{Frame, Node};
+use crate::core::node::Kind;
+use crate::host::Frame;
+use crate::plan::Plan;
 use crate::rest::{Rest, hand_over};
 
 /// Runs `fut` to its end, whatever happens to the caller.
@@ -68,7 +70,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    Shield::from_body(Body::new(fut))
+    Shield::from_body(Body::new(Plan::new(Kind::Shield), fut))
 }
 
 /// Made by [`shield`].
@@ -100,13 +102,13 @@ where
 
     /// The same as [`shield`], made on behalf of another place.
     pub(crate) fn at(place: &'static Location<'static>, fut: F) -> Self {
-        Self::from_body(Body::at(place, fut))
+        Self::from_body(Body::new(Plan::at(place, Kind::Shield), fut))
     }
 
     /// Gives the shield a name, for reports and dumps.
-    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        if let Some(body) = &self.body {
-            body.set_name(name.into());
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        if let Some(plan) = self.plan() {
+            plan.set_name(name.into());
         }
         self
     }
@@ -125,8 +127,9 @@ where
     /// If the budget is zero.
     #[track_caller]
     pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
-        if let Some(body) = &mut self.body {
-            body.as_mut().change_budget(budget.into());
+        let budget = Budget::new(budget.into());
+        if let Some(plan) = self.plan() {
+            plan.set_budget(budget);
         }
         self
     }
@@ -145,9 +148,8 @@ where
         self
     }
 
-    /// Its node, until it has ended.
-    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
-        self.body.as_ref().map(|body| body.node())
+    fn plan(&mut self) -> Option<&mut Plan> {
+        self.body.as_mut()?.as_mut().plan_pinned()
     }
 
     fn begin(&mut self) {
@@ -157,7 +159,7 @@ where
     /// Hands the rest to the nearest open owner upwards. Its live count is taken before the frame around us gives up its own,
     /// which it does when the seat is left (S29).
     fn rescue(&mut self, body: Pin<Box<Body<F>>>, others: Vec<Rest>) {
-        let host = body.node().host().cloned();
+        let host = body.node().and_then(|node| node.host().cloned());
         let rescued = Rescued::new(body, std::mem::take(&mut self.after)).behind(others);
         if let (Some(host), true) = (host, rescued.has_owner()) {
             hand_over(&host, rescued);
@@ -197,7 +199,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         let body = this.body.as_ref().expect("a shield is not polled after it has ended");
-        if !body.is_running() {
+        if body.node().is_none() {
             this.begin();
         }
         let Some(body) = &mut this.body else { return Poll::Pending };
@@ -226,7 +228,7 @@ where
     F::Output: Send,
 {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| body.is_running()) {
+        if let Some(body) = self.body.take().filter(|body| body.node().is_some()) {
             self.rescue(body, Vec::new());
         }
     }
@@ -238,6 +240,6 @@ where
     F::Output: Send,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shield").field("node", &self.body.as_ref().map(|body| body.node())).finish_non_exhaustive()
+        f.debug_struct("Shield").field("node", &self.body.as_ref().and_then(|body| body.node())).finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
-use crate::current::{Current, Enter};
+use crate::current::{self, Current, Enter};
 use crate::host::{self, Frame, Node};
 use crate::nursery::Ticket;
 use crate::outcome::Panic;
@@ -80,7 +80,7 @@ impl<F: Future> Unpin for Rescued<F> {}
 impl<F: Future> Rescued<F> {
     /// The live count is taken before the frame around the shield gives up its own: the body holds that until it moves (S29).
     pub(super) fn new(mut body: Pin<Box<Body<F>>>, after: After<F::Output>) -> Self {
-        let ticket = Ticket::nearest(body.node());
+        let ticket = body.node().and_then(Ticket::nearest);
         if let Some(ticket) = &ticket {
             body.as_mut().rescued_by(ticket.owner());
         }
@@ -134,12 +134,12 @@ impl<F: Future> Future for Rescued<F> {
             return Poll::Ready(());
         };
         body.start_budget();
+        let node = body.node().map(Arc::clone);
         let mut end = Poll::Pending;
         this.after.inside(&mut || end = body.as_mut().poll(cx));
         let Poll::Ready(end) = end else { return Poll::Pending };
-        let node = Arc::clone(body.node());
         this.body = None;
-        this.finish(end, &node);
+        this.finish(end, &node.unwrap_or_else(current::node));
         ready!(this.poll_before(cx));
         this.ticket = None;
         Poll::Ready(())
@@ -191,7 +191,8 @@ fn nest(carried: &[Box<dyn Carry>], poll: &mut dyn FnMut()) {
 
 impl<F: Future> Drop for Rescued<F> {
     fn drop(&mut self) {
-        let Some(body) = self.body.take() else { return };
-        host::report(body.node(), Event::Lost(Subject::of_node(body.node())));
+        if let Some(node) = self.body.take().and_then(|body| body.node().map(Arc::clone)) {
+            host::report(&node, Event::Lost(Subject::of_node(&node)));
+        }
     }
 }

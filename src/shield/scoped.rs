@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::body::{Body, ShieldEnd};
+use super::body::{Body, Budget, ShieldEnd};
+use crate::core::node::Kind;
 use crate::host;
+use crate::plan::Plan;
 use crate::report::{Event, Subject};
 
 /// Shields a future that borrows.
@@ -32,7 +34,7 @@ use crate::report::{Event, Subject};
 #[doc(alias = "NonCancellable")]
 #[track_caller]
 pub fn shield_scoped<F: Future>(fut: F) -> ScopedShield<F> {
-    ScopedShield { body: Body::new(fut) }
+    ScopedShield { body: Body::new(Plan::new(Kind::Shield), fut) }
 }
 
 pin_project! {
@@ -50,8 +52,8 @@ pin_project! {
     impl<F> PinnedDrop for ScopedShield<F> {
         fn drop(this: Pin<&mut Self>) {
             let body = this.project().body;
-            if body.is_running() {
-                host::report(body.node(), Event::Dropped(Subject::of_node(body.node())));
+            if let Some(node) = body.node() {
+                host::report(node, Event::Dropped(Subject::of_node(node)));
             }
         }
     }
@@ -59,8 +61,10 @@ pin_project! {
 
 impl<F> ScopedShield<F> {
     /// Gives the shield a name, for reports and dumps.
-    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
-        self.body.set_name(name.into());
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        if let Some(plan) = self.body.plan() {
+            plan.set_name(name.into());
+        }
         self
     }
 
@@ -71,7 +75,10 @@ impl<F> ScopedShield<F> {
     /// If the budget is zero.
     #[track_caller]
     pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
-        self.body.set_budget(budget.into());
+        let budget = Budget::new(budget.into());
+        if let Some(plan) = self.body.plan() {
+            plan.set_budget(budget);
+        }
         self
     }
 }
@@ -90,6 +97,6 @@ impl<F: Future> Future for ScopedShield<F> {
 
 impl<F> fmt::Debug for ScopedShield<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopedShield").field("node", self.body.node()).finish_non_exhaustive()
+        f.debug_struct("ScopedShield").field("node", &self.body.node()).finish_non_exhaustive()
     }
 }

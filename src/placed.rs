@@ -1,0 +1,134 @@
+//! A region with a node of its own: where it is entered, followed and left.
+
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use crate::current;
+use crate::host::{Frame, Node};
+use crate::plan::{Plan, Planned};
+use crate::region::{Cutting, End, Region};
+use crate::seat::Branch;
+
+pin_project! {
+    /// A future that is a scope, a shield or a catch point.
+    ///
+    /// # Invariants
+    ///
+    /// 1. The place is made at the latest when a poll ends pending, so whatever waits is in the tree, armed, and holds what is around
+    ///    it. What ends in its first poll costs no node.
+    /// 2. A region that has ended has left the tree before its end is given on.
+    pub(crate) struct Placed<F> {
+        #[pin]
+        region: Region<F>,
+        place: Place,
+    }
+}
+
+enum Place {
+    Planned(Plan),
+    Made(Branch),
+    /// The region has ended, or is in its first poll.
+    Gone,
+}
+
+impl<F> Placed<F> {
+    pub(crate) fn new(plan: Plan, fut: F, cutting: Cutting) -> Self {
+        Self { region: Region::new(fut, cutting), place: Place::Planned(plan) }
+    }
+
+    /// The plan, as long as there was no poll.
+    pub(crate) fn plan(&mut self) -> Option<&mut Plan> {
+        match &mut self.place {
+            Place::Planned(plan) => Some(plan),
+            Place::Made(_) | Place::Gone => None,
+        }
+    }
+
+    pub(crate) fn plan_pinned(self: Pin<&mut Self>) -> Option<&mut Plan> {
+        match self.project().place {
+            Place::Planned(plan) => Some(plan),
+            Place::Made(_) | Place::Gone => None,
+        }
+    }
+
+    /// The place, from the end of the first poll to the end.
+    pub(crate) fn branch(&self) -> Option<&Branch> {
+        match &self.place {
+            Place::Made(branch) => Some(branch),
+            Place::Planned(_) | Place::Gone => None,
+        }
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.branch().map(|branch| &branch.node)
+    }
+
+    pub(crate) fn branch_pinned(self: Pin<&mut Self>) -> Option<&mut Branch> {
+        match self.project().place {
+            Place::Made(branch) => Some(branch),
+            Place::Planned(_) | Place::Gone => None,
+        }
+    }
+
+    /// Makes the place as a first poll inside `outer` would, without a poll.
+    pub(crate) fn enter(self: Pin<&mut Self>, outer: Option<&Arc<Frame>>) {
+        let this = self.project();
+        match mem::replace(this.place, Place::Gone) {
+            Place::Planned(plan) => *this.place = settle(this.region, plan.make(outer)),
+            place @ (Place::Made(_) | Place::Gone) => *this.place = place,
+        }
+    }
+}
+
+fn settle<F>(region: Pin<&mut Region<F>>, branch: Branch) -> Place {
+    if let Some(frame) = branch.frame() {
+        region.enter(Arc::clone(frame));
+    }
+    Place::Made(branch)
+}
+
+impl<F: Future> Placed<F> {
+    /// Polls the future in its place. After the end it stays pending.
+    pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        if let Place::Planned(plan) = self.as_mut().project().place {
+            if !plan.begin() {
+                return self.poll_first(cx);
+            }
+            self.as_mut().enter(current::frame().as_ref());
+        }
+        let this = self.project();
+        let Place::Made(branch) = this.place else { return Poll::Pending };
+        branch.follow();
+        let Poll::Ready(end) = this.region.poll(cx) else { return branch.stay(cx) };
+        branch.leave();
+        *this.place = Place::Gone;
+        Poll::Ready(end)
+    }
+
+    fn poll_first(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let mut this = self.project();
+        let Place::Planned(plan) = mem::replace(this.place, Place::Gone) else { return Poll::Pending };
+        let (poll, place) = this.region.as_mut().poll_planned(plan, cx);
+        if poll.is_ready() {
+            // A place that was made is left here.
+            drop(place);
+            return poll;
+        }
+        let branch = match place {
+            Planned::Made(branch) => branch,
+            Planned::Not(plan) => plan.make(current::frame().as_ref()),
+            Planned::Begun => return Poll::Pending,
+        };
+        *this.place = settle(this.region.as_mut(), branch);
+        this.region.arm(cx.waker());
+        match this.place {
+            Place::Made(branch) => branch.stay(cx),
+            Place::Planned(_) | Place::Gone => Poll::Pending,
+        }
+    }
+}
