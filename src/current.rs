@@ -112,8 +112,8 @@ fn make() {
         });
         let Some((plan, outer)) = plan else { return };
         // No borrow is held: a place that is made may cancel, wake and report.
-        let branch = plan.make(outer.as_ref());
-        put(depth, branch);
+        let (branch, frame) = plan.make(outer.as_ref());
+        put(depth, branch, &frame);
     }
 }
 
@@ -127,16 +127,14 @@ fn first_planned(levels: &[Level]) -> Option<usize> {
     Some(levels.len() - 1 - inner)
 }
 
-fn put(depth: usize, branch: Branch) {
-    let frame = branch.frame().cloned();
+fn put(depth: usize, branch: Branch, frame: &Arc<Frame>) {
     LEVELS.with(|levels| {
         let mut levels = levels.borrow_mut();
-        levels[depth].place = Planned::Made(branch);
+        levels[depth].place = Planned::Made(branch, Arc::clone(frame));
         match levels.get_mut(depth + 1) {
-            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame.clone_from(&frame)),
-            None => {
-                CURRENT.with(|current| current.borrow_mut().iter_mut().for_each(|own| own.frame.clone_from(&frame)))
-            }
+            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame = Some(Arc::clone(frame))),
+            None => CURRENT
+                .with(|current| current.borrow_mut().iter_mut().for_each(|own| own.frame = Some(Arc::clone(frame)))),
         }
     });
 }

@@ -13,11 +13,11 @@ use crate::region::{Cutting, End, Region};
 pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End<F::Output> {
     let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
     let frame = Frame::of_task(Arc::clone(root), true, task);
-    let key = root.add_frame(&frame);
+    let key = root.add_task(&frame);
     let mut region = pin!(Region::new(main, Cutting::Unwinds));
     region.as_mut().enter(Arc::clone(&frame));
     let end = std::future::poll_fn(|cx| region.as_mut().poll(cx)).await;
     frame.end_task();
-    root.remove_frame(key);
+    root.remove_task(key);
     end
 }

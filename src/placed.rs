@@ -79,17 +79,14 @@ impl<F> Placed<F> {
     pub(crate) fn enter(self: Pin<&mut Self>, outer: Option<&Arc<Frame>>) {
         let this = self.project();
         match mem::replace(this.place, Place::Gone) {
-            Place::Planned(plan) => *this.place = settle(this.region, plan.make(outer)),
+            Place::Planned(plan) => {
+                let (branch, frame) = plan.make(outer);
+                this.region.enter(frame);
+                *this.place = Place::Made(branch);
+            }
             place @ (Place::Made(_) | Place::Gone) => *this.place = place,
         }
     }
-}
-
-fn settle<F>(region: Pin<&mut Region<F>>, branch: Branch) -> Place {
-    if let Some(frame) = branch.frame() {
-        region.enter(Arc::clone(frame));
-    }
-    Place::Made(branch)
 }
 
 impl<F: Future> Placed<F> {
@@ -103,7 +100,9 @@ impl<F: Future> Placed<F> {
         }
         let this = self.project();
         let Place::Made(branch) = this.place else { return Poll::Pending };
-        branch.follow();
+        if let Some(frame) = this.region.frame() {
+            branch.follow(frame);
+        }
         let Poll::Ready(end) = this.region.poll(cx) else { return branch.stay(cx) };
         branch.leave();
         *this.place = Place::Gone;
@@ -119,16 +118,15 @@ impl<F: Future> Placed<F> {
             drop(place);
             return poll;
         }
-        let branch = match place {
-            Planned::Made(branch) => branch,
+        let (mut branch, frame) = match place {
+            Planned::Made(branch, frame) => (branch, frame),
             Planned::Not(plan) => plan.make(current::frame().as_ref()),
             Planned::Begun => return Poll::Pending,
         };
-        *this.place = settle(this.region.as_mut(), branch);
+        this.region.as_mut().enter(frame);
         this.region.arm(cx.waker());
-        match this.place {
-            Place::Made(branch) => branch.stay(cx),
-            Place::Planned(_) | Place::Gone => Poll::Pending,
-        }
+        let pending = branch.stay(cx);
+        *this.place = Place::Made(branch);
+        pending
     }
 }

@@ -44,7 +44,7 @@ pub(crate) enum Planned {
     Not(Plan),
     /// Its plan is being carried out.
     Begun,
-    Made(Branch),
+    Made(Branch, Arc<Frame>),
 }
 
 impl Plan {
@@ -113,11 +113,15 @@ impl Plan {
 
     /// The node, made now if it was not: somebody wants a handle on it.
     pub(crate) fn node(&self) -> &Arc<Node> {
-        self.node.get_or_init(|| {
-            let node = CoreNode::unbound(self.info(), None, self.shielded);
+        self.node.get_or_init(|| self.new_node())
+    }
+
+    fn new_node(&self) -> Arc<Node> {
+        let node = CoreNode::unbound(self.info(), None, self.shielded);
+        if self.deadline.is_some() {
             node.set_deadline(self.deadline);
-            node
-        })
+        }
+        node
     }
 
     fn info(&self) -> Info {
@@ -164,15 +168,16 @@ impl Plan {
     }
 
     /// Makes the node below the frame around it, with the frame for what is inside.
-    pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Branch {
-        let mut branch = Branch::new(Arc::clone(self.node()), self.view);
-        branch.enter(outer);
+    pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> (Branch, Arc<Frame>) {
+        let node = self.node.get().map_or_else(|| self.new_node(), Arc::clone);
+        let mut branch = Branch::new(node, self.view);
+        let frame = branch.enter(outer);
         if self.kind == Kind::Shield {
             self.budget.attach(&branch);
         } else if let Some(at) = branch.node.deadline() {
             deadline::set(&branch.node, Some(at));
         }
-        branch
+        (branch, frame)
     }
 }
 
@@ -180,7 +185,7 @@ impl Planned {
     pub(crate) fn take_plan(&mut self) -> Option<Plan> {
         match std::mem::replace(self, Self::Begun) {
             Self::Not(plan) => Some(plan),
-            kept @ (Self::Begun | Self::Made(_)) => {
+            kept @ (Self::Begun | Self::Made(..)) => {
                 *self = kept;
                 None
             }
@@ -192,7 +197,7 @@ impl Planned {
         match self {
             Self::Not(plan) => plan.decides(),
             Self::Begun => None,
-            Self::Made(branch) => Some(branch.node.is_cancelled()),
+            Self::Made(_, frame) => Some(frame.is_cancelled()),
         }
     }
 }

@@ -51,12 +51,12 @@ impl Seat {
     }
 }
 
-/// A node of a future, its seat, and the frame for what is inside.
+/// A node of a future, and its seat.
 pub(crate) struct Branch {
     pub(crate) node: Arc<Node>,
     view: View,
     seat: Seat,
-    frame: Option<(Arc<Frame>, usize)>,
+    entered: bool,
     /// Counted in at the root: a shield in a task that nobody waits for is waited for there (S32).
     ticket: Option<Ticket>,
     /// The task that polled it last, if it has no frame around it that could tell whether it has moved to another runtime.
@@ -68,49 +68,40 @@ pub(crate) struct Branch {
 impl Branch {
     /// A node that may not be linked yet.
     pub(crate) fn new(node: Arc<Node>, view: View) -> Self {
-        Self { node, view, seat: Seat::default(), frame: None, ticket: None, task: None, settled: false }
+        Self { node, view, seat: Seat::default(), entered: false, ticket: None, task: None, settled: false }
     }
 
     /// Links the node below that of `outer`, and makes the frame for what is inside.
     pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
-        self.link(&current::branch(outer));
+        let mut parent = current::branch(outer);
+        if let View::Outside(outside) = &self.view {
+            outside.reparent(&parent);
+            parent = Arc::clone(outside);
+        }
         let owned = outer.is_some_and(|outer| outer.is_owned());
         let frame = Frame::of_node(Arc::clone(&self.node), owned);
-        let key = self.node.add_frame(&frame);
-        self.frame = Some((Arc::clone(&frame), key));
+        self.node.enter(&parent, &frame);
+        self.entered = true;
         self.task = tokio::task::try_id();
-        self.arrive();
+        self.arrive(owned);
         frame
     }
 
     fn link(&self, parent: &Arc<Node>) {
         match &self.view {
             View::None | View::Opens(_) => self.node.reparent(parent),
-            View::Outside(outside) => {
-                outside.reparent(parent);
-                self.node.reparent(outside);
-            }
+            View::Outside(outside) => outside.reparent(parent),
         }
     }
 
-    /// What a place under a new parent needs.
-    fn arrive(&mut self) {
+    /// What a place under a new parent needs. `owned`: somebody waits for the task that polls this.
+    fn arrive(&mut self, owned: bool) {
         if let View::Opens(exposed) = &self.view {
             exposed.open(&self.node);
         }
-        if self.node.info.kind == Kind::Shield && self.ticket.is_none() && !self.is_owned() {
+        if self.node.info.kind == Kind::Shield && self.ticket.is_none() && !owned {
             self.ticket = Ticket::at_root(&self.node);
         }
-    }
-
-    /// The frame for what is inside.
-    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
-        self.frame.as_ref().map(|(frame, _)| frame)
-    }
-
-    /// True if somebody waits for the task that polls this.
-    fn is_owned(&self) -> bool {
-        self.frame().is_some_and(|frame| frame.is_owned())
     }
 
     /// True if what is around this node is cancelled.
@@ -121,8 +112,8 @@ impl Branch {
         }
     }
 
-    /// Follows the future if it has moved since the last poll; true if it has.
-    pub(crate) fn follow(&mut self) {
+    /// Follows the future with its `frame` if it has moved since the last poll.
+    pub(crate) fn follow(&mut self, frame: &Frame) {
         if self.settled || !(self.seat.has_moved() || self.is_on_another_runtime()) {
             return;
         }
@@ -131,10 +122,9 @@ impl Branch {
         let before = self.node.parent();
         self.link(&parent);
         deadline::follow(&self.node, before.as_ref(), &parent);
-        if let Some((frame, _)) = &self.frame {
-            frame.set_owned(outer.is_some_and(|outer| outer.is_owned()));
-        }
-        self.arrive();
+        let owned = outer.is_some_and(|outer| outer.is_owned());
+        frame.set_owned(owned);
+        self.arrive(owned);
     }
 
     /// For a future outside of any frame, which has no frame that could tell.
@@ -176,8 +166,7 @@ impl Branch {
 
     /// Takes the node out of the tree; the hold goes last, so that whoever it was holding for finds everything in order.
     pub(crate) fn leave(&mut self) {
-        if let Some((_, key)) = self.frame.take() {
-            self.node.remove_frame(key);
+        if std::mem::take(&mut self.entered) {
             self.node.detach();
             if let View::Outside(outside) = &self.view {
                 outside.detach();

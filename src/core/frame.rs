@@ -108,7 +108,7 @@ impl<H> Frame<H> {
     pub(crate) fn of_started(home: Arc<Node<H>>, node: Arc<Node<H>>, owned: bool, task: TaskInfo) -> Arc<Self> {
         let own = OnceLock::from(Arc::clone(&node));
         let frame = Arc::new(Self::new(Under::Task { home, own }, owned, Some(task)));
-        node.add_frame(&frame);
+        node.set_region(&frame);
         frame
     }
 
@@ -144,7 +144,7 @@ impl<H> Frame<H> {
                     info.clone_from(&task.info);
                 }
                 let node = Node::child(home, info, false, None);
-                node.add_frame(self);
+                node.set_region(self);
                 node
             })),
         }
@@ -173,7 +173,7 @@ impl<H> Frame<H> {
     fn close_task(&self) {
         let Under::Task { own, .. } = &self.under else { return };
         if let Some(node) = own.get() {
-            node.close();
+            node.detach();
         }
     }
 
@@ -188,7 +188,7 @@ impl<H> Frame<H> {
             Under::Node(node) | Under::Task { home: node, .. } => {
                 let task = std::iter::successors(Some(Arc::clone(node)), |node| node.parent())
                     .find(|node| node.info.kind == Kind::Task)?;
-                task.inside().1.into_iter().next()
+                task.region()
             }
         }
     }

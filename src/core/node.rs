@@ -80,8 +80,10 @@ struct Tree<H> {
     /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
     outside: Link<H>,
     children: Slab<Arc<Node<H>>>,
-    /// The frames that this node judges: the body of a scope, the tasks of a nursery.
-    frames: Slab<Arc<Frame<H>>>,
+    /// The frame of the region that this node belongs to: the body of a scope, a task.
+    region: Option<Arc<Frame<H>>>,
+    /// The tasks that this node judges, as the nursery that they are children of.
+    tasks: Slab<Arc<Frame<H>>>,
     /// Who waits for `cancelled()` from anywhere. A wake takes the waker; the place stays with whoever got it.
     listeners: Slab<Option<Waker>>,
     /// First the cause that won, then all later requests in their order.
@@ -127,7 +129,7 @@ impl<H> Node<H> {
     pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
         let node = Self::unbound(info, live, shielded);
         // A node that nobody else knows has no waker to wake and no child to visit, whatever the look says.
-        match node.link(parent, None) {
+        match node.link(parent, None, None) {
             Look::Same | Look::Changed | Look::HeldOff => node,
         }
     }
@@ -138,7 +140,8 @@ impl<H> Node<H> {
             left: None,
             outside: None,
             children: Slab::new(),
-            frames: Slab::new(),
+            region: None,
+            tasks: Slab::new(),
             listeners: Slab::new(),
             causes: Vec::new(),
             deadline: None,
@@ -247,6 +250,11 @@ impl<H> Node<H> {
         if !tree.parents().any(|node| std::ptr::eq(&raw const **node, parent)) {
             return Look::Same;
         }
+        self.recompute_locked(&mut tree, parent_tree, force)
+    }
+
+    /// The same, by whoever holds the lock of this node as well.
+    fn recompute_locked(&self, tree: &mut Tree<H>, parent_tree: &Tree<H>, force: usize) -> Look {
         if force != 0 {
             self.put(force, true);
         }
@@ -276,14 +284,13 @@ impl<H> Node<H> {
         loop {
             let parent = self.parent();
             let parent_tree = parent.as_ref().map(|parent| parent.tree.lock());
-            let tree = self.tree.lock();
+            let mut tree = self.tree.lock();
             if !same(tree.parent.as_ref().map(|(node, _)| node), parent.as_ref()) {
                 continue; // Moved in between; its new parent's lock is the one that counts.
             }
             self.put(SHIELDED, shielded);
-            drop(tree);
-            let (Some(parent), Some(parent_tree)) = (&parent, &parent_tree) else { return };
-            if self.recompute(parent, parent_tree, 0) == Look::Same {
+            let Some(parent_tree) = &parent_tree else { return };
+            if self.recompute_locked(&mut tree, parent_tree, 0) == Look::Same {
                 return;
             }
             break;
@@ -294,7 +301,7 @@ impl<H> Node<H> {
     /// Links this node below `parent`, away from where it was, in one step for whoever walks upwards meanwhile. What it was
     /// exposed to stays behind. With `from`, only if that is its parent still.
     #[must_use]
-    fn link(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) -> Look {
+    fn link(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>, region: Option<&Arc<Frame<H>>>) -> Look {
         if let Some(host) = parent.host.get() {
             self.host.get_or_init(|| Arc::clone(host));
         }
@@ -307,8 +314,11 @@ impl<H> Node<H> {
         }
         let key = parent_tree.children.insert(Arc::clone(self));
         let old = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
+        if let Some(region) = region {
+            tree.region = Some(Arc::clone(region));
+        }
+        let look = self.recompute_locked(&mut tree, &parent_tree, 0);
         drop(tree);
-        let look = self.recompute(parent, &parent_tree, 0);
         drop(parent_tree);
         Self::forget(old);
         look
@@ -319,6 +329,13 @@ impl<H> Node<H> {
         for (node, key) in [parent, outside].into_iter().flatten() {
             let child = node.tree.lock().children.try_remove(key);
             drop(child);
+        }
+    }
+
+    /// Links a node that was not linked yet, together with the frame of its region.
+    pub(crate) fn enter(self: &Arc<Self>, parent: &Arc<Self>, region: &Arc<Frame<H>>) {
+        if self.link(parent, None, Some(region)) != Look::Same {
+            self.spread(0);
         }
     }
 
@@ -339,7 +356,7 @@ impl<H> Node<H> {
     }
 
     fn move_to(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) {
-        if self.link(parent, from) != Look::Same {
+        if self.link(parent, from, None) != Look::Same {
             self.spread(0);
         }
     }
@@ -355,24 +372,26 @@ impl<H> Node<H> {
     /// Takes the node out of the tree for good. What is still inside it, because a future was forgotten or has moved away and was
     /// not polled there yet, moves up.
     pub(crate) fn detach(self: &Arc<Self>) {
-        let orphans = self.inside().0;
-        if let Some(parent) = self.parent() {
-            // The owner of an orphan, if it has one still, may be moving it itself.
-            orphans.iter().for_each(|orphan| orphan.move_to(&parent, Some(self)));
-        }
         let mut tree = self.tree.lock();
+        if !tree.children.is_empty() {
+            drop(tree);
+            self.give_up_children();
+            tree = self.tree.lock();
+        }
         let old = (tree.parent.take(), tree.outside.take());
         // In one step: whoever looks for an owner finds the link or the way out.
         tree.left = old.0.as_ref().map(|(parent, _)| Arc::clone(parent));
+        let region = tree.region.take();
         drop(tree);
+        drop(region);
         Self::forget(old);
     }
 
-    /// The end of a node that judges frames only as long as it is in the tree.
-    pub(crate) fn close(self: &Arc<Self>) {
-        self.detach();
-        let frames = std::mem::take(&mut self.tree.lock().frames);
-        drop(frames);
+    fn give_up_children(self: &Arc<Self>) {
+        if let Some(parent) = self.parent() {
+            // The owner of an orphan, if it has one still, may be moving it itself.
+            self.inside().0.iter().for_each(|orphan| orphan.move_to(&parent, Some(self)));
+        }
     }
 
     /// Makes an exposed node see what its shield holds off.
@@ -423,12 +442,22 @@ impl<H> Node<H> {
         self.tree.lock().deadline = at;
     }
 
-    pub(crate) fn add_frame(&self, frame: &Arc<Frame<H>>) -> usize {
-        self.tree.lock().frames.insert(Arc::clone(frame))
+    /// The frame of the region that this node belongs to, as long as it is in the tree.
+    pub(crate) fn region(&self) -> Option<Arc<Frame<H>>> {
+        self.tree.lock().region.clone()
     }
 
-    pub(crate) fn remove_frame(&self, key: usize) {
-        let frame = self.tree.lock().frames.remove(key);
+    pub(crate) fn set_region(&self, frame: &Arc<Frame<H>>) {
+        let old = self.tree.lock().region.replace(Arc::clone(frame));
+        drop(old);
+    }
+
+    pub(crate) fn add_task(&self, frame: &Arc<Frame<H>>) -> usize {
+        self.tree.lock().tasks.insert(Arc::clone(frame))
+    }
+
+    pub(crate) fn remove_task(&self, key: usize) {
+        let frame = self.tree.lock().tasks.remove(key);
         drop(frame);
     }
 
@@ -460,10 +489,11 @@ impl<H> Node<H> {
             let mut tree = self.tree.lock();
             if next == 0 {
                 wakers.extend(tree.listeners.iter_mut().filter_map(|(_, waker)| waker.take()));
+                wakers.extend(tree.region.iter().filter_map(|frame| frame.take_waker()));
             }
-            let end = tree.frames.capacity().min(next + BATCH);
-            wakers.extend((next..end).filter_map(|key| tree.frames.get(key)?.take_waker()));
-            let done = end >= tree.frames.capacity();
+            let end = tree.tasks.capacity().min(next + BATCH);
+            wakers.extend((next..end).filter_map(|key| tree.tasks.get(key)?.take_waker()));
+            let done = end >= tree.tasks.capacity();
             drop(tree);
             wakers.drain(..).for_each(Waker::wake);
             if done {
@@ -477,7 +507,8 @@ impl<H> Node<H> {
     pub(crate) fn inside(&self) -> (Vec<Arc<Self>>, Vec<Arc<Frame<H>>>) {
         let tree = self.tree.lock();
         let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
-        (nodes, tree.frames.iter().map(|(_, frame)| Arc::clone(frame)).collect())
+        let frames = tree.region.iter().chain(tree.tasks.iter().map(|(_, frame)| frame));
+        (nodes, frames.map(Arc::clone).collect())
     }
 }
 
@@ -509,10 +540,10 @@ impl<H> Tree<H> {
 /// The last reference to a node may hold the last one to what was around it, and so on outwards: not by recursion.
 impl<H> Drop for Node<H> {
     fn drop(&mut self) {
-        let mut rest: Vec<_> = self.tree.lock().let_go().into_iter().flatten().collect();
+        let mut rest: Vec<_> = self.tree.get_mut().let_go().into_iter().flatten().collect();
         while let Some(node) = rest.pop() {
-            if let Some(node) = Arc::into_inner(node) {
-                rest.extend(node.tree.lock().let_go().into_iter().flatten());
+            if let Some(mut node) = Arc::into_inner(node) {
+                rest.extend(node.tree.get_mut().let_go().into_iter().flatten());
             }
         }
     }

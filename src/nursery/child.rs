@@ -66,7 +66,7 @@ impl<F: Future, E: fmt::Display> Child<F, E> {
         ticket: Ticket,
         gate: Option<Arc<Gate<E>>>,
     ) -> Self {
-        let key = shared.node.add_frame(&frame);
+        let key = shared.node.add_task(&frame);
         let span = frame.task().map(Span::of_task).unwrap_or_default();
         let place = Place { shared, frame, key, borrows: false, gate, ticket };
         Self { region: Region::new(fut, Cutting::Unwinds), place: Some(place), span }
@@ -162,7 +162,7 @@ impl<E: fmt::Display> Place<E> {
     /// Takes the child out of the tree. True if its handle is gone.
     fn leave(&self) -> bool {
         let unseen = self.frame.end_task();
-        self.shared.node.remove_frame(self.key);
+        self.shared.node.remove_task(self.key);
         unseen
     }
 

@@ -300,7 +300,7 @@ where
         let inner = this.inner;
         match inner.stage() {
             Stage::Fresh => this.region.as_mut().enter(inner.enter()),
-            Stage::Body | Stage::Joining => inner.follow(),
+            Stage::Body | Stage::Joining => inner.follow(this.region.frame()),
             Stage::Over => return Poll::Pending,
         }
         if inner.stage() == Stage::Body {

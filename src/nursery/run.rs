@@ -229,7 +229,7 @@ where
         let inner = this.inner;
         match inner.stage {
             Stage::Fresh => this.region.as_mut().enter(inner.enter()),
-            Stage::Body | Stage::Joining => inner.follow(),
+            Stage::Body | Stage::Joining => inner.follow(this.region.frame()),
             Stage::Over => return Poll::Pending,
         }
         if inner.stage == Stage::Body {
@@ -261,8 +261,8 @@ impl<T, E> Inner<T, E> {
         self.stage
     }
 
-    pub(super) fn follow(&mut self) {
-        self.branch.follow();
+    pub(super) fn follow(&mut self, frame: Option<&Arc<Frame>>) {
+        frame.into_iter().for_each(|frame| self.branch.follow(frame));
     }
 
     pub(super) fn stay<R>(&mut self, cx: &Context<'_>) -> Poll<R> {

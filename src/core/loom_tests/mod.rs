@@ -48,7 +48,7 @@ fn nursery(parent: &Arc<Node>) -> Arc<Node> {
 /// A frame that `node` judges.
 fn frame_of(node: &Arc<Node>) -> Arc<Frame> {
     let frame = Frame::of_node(Arc::clone(node), true);
-    node.add_frame(&frame);
+    node.set_region(&frame);
     frame
 }
 

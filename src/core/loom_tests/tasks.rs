@@ -13,7 +13,7 @@ fn task_info() -> TaskInfo {
 /// A task in the list of `home`, as a spawn leaves it.
 fn task(home: &Arc<Node>) -> (Arc<Frame>, usize) {
     let frame = Frame::of_task(Arc::clone(home), true, task_info());
-    let key = home.add_frame(&frame);
+    let key = home.add_task(&frame);
     (frame, key)
 }
 
@@ -65,7 +65,7 @@ fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
         let (frame, key) = task(&home);
         let cancel = spawn(&frame, |frame| frame.cancel_task(cause));
         frame.end_task();
-        home.remove_frame(key);
+        home.remove_task(key);
         join(cancel);
         let (nodes, frames) = home.inside();
         assert!(nodes.is_empty() && frames.is_empty(), "{nodes:?}");
