@@ -10,8 +10,7 @@ use crate::core::cause::Cause;
 use crate::core::frame::{Track, WakerId};
 use crate::core::task::TaskInfo;
 use crate::host::{self, Frame, Node};
-use crate::plan::{Plan, Planned};
-use crate::seat::Branch;
+use crate::plan::Sketch;
 
 /// What futures of ours find out about the place in which they are polled.
 pub(crate) struct Current {
@@ -37,7 +36,36 @@ impl Current {
 /// A region in its first poll, with what is around it.
 struct Level {
     outer: Option<Current>,
-    place: Planned,
+    place: Place,
+}
+
+/// A place that was only planned when its region was polled first.
+pub(crate) enum Place {
+    Planned(Sketch),
+    /// It is being made.
+    Begun,
+    Made(Arc<Frame>),
+}
+
+impl Place {
+    fn take_sketch(&mut self) -> Option<Sketch> {
+        match mem::replace(self, Self::Begun) {
+            Self::Planned(sketch) => Some(sketch),
+            kept @ (Self::Begun | Self::Made(_)) => {
+                *self = kept;
+                None
+            }
+        }
+    }
+
+    /// Whether what is inside is cancelled, if that does not depend on what is around it.
+    fn is_cancelled(&self) -> Option<bool> {
+        match self {
+            Self::Planned(sketch) => sketch.decides(),
+            Self::Begun => None,
+            Self::Made(frame) => Some(frame.is_cancelled()),
+        }
+    }
 }
 
 thread_local! {
@@ -72,21 +100,21 @@ fn swap(slot: &mut Option<Current>) {
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
-    pub(crate) fn new(plan: Plan, polled_by: WakerId) -> Self {
+    pub(crate) fn new(sketch: Sketch, polled_by: WakerId) -> Self {
         let mut slot = Some(Current { frame: None, polled_by, track: None });
         swap(&mut slot);
-        let level = Level { outer: slot, place: Planned::Not(plan) };
+        let level = Level { outer: slot, place: Place::Planned(sketch) };
         LEVELS.with(|levels| levels.borrow_mut().push(level));
         Self(())
     }
 
-    /// Gives back the plan, or the place if something inside has asked for it.
-    pub(crate) fn end(self) -> Planned {
+    /// Gives back the sketch, or the place if something inside has asked for it.
+    pub(crate) fn end(self) -> Place {
         mem::forget(self);
         Self::pop()
     }
 
-    fn pop() -> Planned {
+    fn pop() -> Place {
         let level = LEVELS.with(|levels| levels.borrow_mut().pop());
         let Some(Level { mut outer, place }) = level else { unreachable!("pushed by `new`") };
         swap(&mut outer);
@@ -104,16 +132,15 @@ impl Drop for EnterPlanned {
 fn make() {
     let Some(first) = LEVELS.with(|levels| first_planned(&levels.borrow())) else { return };
     for depth in first.. {
-        let plan = LEVELS.with(|levels| {
+        let sketch = LEVELS.with(|levels| {
             let mut levels = levels.borrow_mut();
             let level = levels.get_mut(depth)?;
             let outer = level.outer.as_ref().and_then(|outer| outer.frame.clone());
-            level.place.take_plan().map(|plan| (plan, outer))
+            level.place.take_sketch().map(|sketch| (sketch, outer))
         });
-        let Some((plan, outer)) = plan else { return };
+        let Some((sketch, outer)) = sketch else { return };
         // No borrow is held: a place that is made may cancel, wake and report.
-        let (branch, frame) = plan.make(outer.as_ref());
-        put(depth, branch, &frame);
+        put(depth, &sketch.make(outer.as_ref()));
     }
 }
 
@@ -127,10 +154,10 @@ fn first_planned(levels: &[Level]) -> Option<usize> {
     Some(levels.len() - 1 - inner)
 }
 
-fn put(depth: usize, branch: Branch, frame: &Arc<Frame>) {
+fn put(depth: usize, frame: &Arc<Frame>) {
     LEVELS.with(|levels| {
         let mut levels = levels.borrow_mut();
-        levels[depth].place = Planned::Made(branch, Arc::clone(frame));
+        levels[depth].place = Place::Made(Arc::clone(frame));
         match levels.get_mut(depth + 1) {
             Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame = Some(Arc::clone(frame))),
             None => CURRENT
@@ -168,7 +195,7 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -
 
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    outwards(Planned::is_cancelled, |frame| frame.is_cancelled())
+    outwards(Place::is_cancelled, |frame| frame.is_cancelled())
 }
 
 /// True if somebody waits for the task that runs here. Makes nothing.
@@ -178,7 +205,7 @@ pub(crate) fn is_owned() -> bool {
 
 /// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first frame.
 /// Outside of all frames it is false.
-fn outwards(planned: impl Fn(&Planned) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
+fn outwards(planned: impl Fn(&Place) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
     // A thread that is being torn down has no current frame any more.
     let innermost =
         CURRENT.try_with(|current| current.borrow().as_ref().map(|current| current.frame().map(|frame| made(frame))));

@@ -1,7 +1,6 @@
 //! A region with a node of its own: where it is entered, followed and left.
 
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use crate::current;
 use crate::host::{Frame, Node};
-use crate::plan::{Plan, Planned};
+use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
 use crate::seat::Branch;
 
@@ -78,13 +77,10 @@ impl<F> Placed<F> {
     /// Makes the place as a first poll inside `outer` would, without a poll.
     pub(crate) fn enter(self: Pin<&mut Self>, outer: Option<&Arc<Frame>>) {
         let this = self.project();
-        match mem::replace(this.place, Place::Gone) {
-            Place::Planned(plan) => {
-                let (branch, frame) = plan.make(outer);
-                this.region.enter(frame);
-                *this.place = Place::Made(branch);
-            }
-            place @ (Place::Made(_) | Place::Gone) => *this.place = place,
+        if let Place::Planned(plan) = this.place {
+            let (branch, frame) = plan.make(outer);
+            this.region.enter(frame);
+            *this.place = Place::Made(branch);
         }
     }
 }
@@ -111,18 +107,17 @@ impl<F: Future> Placed<F> {
 
     fn poll_first(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let mut this = self.project();
-        let Place::Planned(plan) = mem::replace(this.place, Place::Gone) else { return Poll::Pending };
-        let (poll, place) = this.region.as_mut().poll_planned(plan, cx);
-        if poll.is_ready() {
-            // A place that was made is left here.
-            drop(place);
-            return poll;
-        }
-        let (mut branch, frame) = match place {
-            Planned::Made(branch, frame) => (branch, frame),
-            Planned::Not(plan) => plan.make(current::frame().as_ref()),
-            Planned::Begun => return Poll::Pending,
+        let Place::Planned(plan) = this.place else { return Poll::Pending };
+        let (poll, made) = this.region.as_mut().poll_planned(plan.take_sketch(), cx);
+        let frame = match made {
+            current::Place::Made(frame) => Some(frame),
+            current::Place::Planned(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref())),
+            // Nothing inside has asked, and it needs none any more.
+            current::Place::Planned(_) | current::Place::Begun => None,
         };
+        let made = frame.map(|frame| (plan.settle(&frame), frame));
+        *this.place = Place::Gone;
+        let Some((mut branch, frame)) = made.filter(|_| poll.is_pending()) else { return poll };
         this.region.as_mut().enter(frame);
         this.region.arm(cx.waker());
         let pending = branch.stay(cx);

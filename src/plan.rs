@@ -10,19 +10,12 @@ use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::current;
 use crate::deadline;
 use crate::host::{Frame, Node};
-use crate::seat::Branch;
-use crate::shield::{Budget, Exposed};
+use crate::seat::{Branch, View};
+use crate::shield::Budget;
 
-/// What it takes to make the node of a region. That is done when its first poll ends pending, or when something inside asks for
-/// its frame: a handle, a nursery, a scope that suspends.
+/// What a region that was not polled yet will be.
 pub(crate) struct Plan {
-    /// Made early for those that hold a handle on it; then it has the rest of what is said here about it.
-    node: OnceLock<Arc<Node>>,
-    kind: Kind,
-    place: &'static Location<'static>,
-    name: Option<Arc<str>>,
-    shielded: bool,
-    deadline: Option<Ticks>,
+    sketch: Sketch,
     /// Until the first poll.
     timeout: Option<Duration>,
     /// That of a shield.
@@ -30,21 +23,16 @@ pub(crate) struct Plan {
     view: View,
 }
 
-/// What an `exposed` part sees through its shield.
-pub(crate) enum View {
-    None,
-    /// This is a shield that can be opened: the view from outside it, a node between the two.
-    Outside(Arc<Node>),
-    /// This is a part that opens its shield.
-    Opens(Exposed),
-}
-
-/// A place that was only planned when its region was polled first.
-pub(crate) enum Planned {
-    Not(Plan),
-    /// Its plan is being carried out.
-    Begun,
-    Made(Branch, Arc<Frame>),
+/// What it takes to make the node of a region and the frame for what is inside. That is done when the first poll ends pending, or
+/// when something inside asks for the frame: a handle, a nursery, a scope that suspends.
+pub(crate) struct Sketch {
+    /// Made early for those that hold a handle on it; then it has the rest of what is said here about it.
+    node: OnceLock<Arc<Node>>,
+    kind: Kind,
+    place: &'static Location<'static>,
+    name: Option<Arc<str>>,
+    shielded: bool,
+    deadline: Option<Ticks>,
 }
 
 impl Plan {
@@ -56,17 +44,8 @@ impl Plan {
     /// A region that reports name another place than the one that makes it.
     pub(crate) fn at(place: &'static Location<'static>, kind: Kind) -> Self {
         let shielded = kind == Kind::Shield;
-        Self {
-            node: OnceLock::new(),
-            kind,
-            place,
-            name: None,
-            shielded,
-            deadline: None,
-            timeout: None,
-            budget: Budget::Default,
-            view: View::None,
-        }
+        let sketch = Sketch { node: OnceLock::new(), kind, place, name: None, shielded, deadline: None };
+        Self { sketch, timeout: None, budget: Budget::Default, view: View::None }
     }
 
     /// A part that sees through a shield.
@@ -77,29 +56,29 @@ impl Plan {
 
     /// A region whose node is known to others.
     pub(crate) fn with_node(mut self, node: Arc<Node>) -> Self {
-        self.node = OnceLock::from(node);
+        self.sketch.node = OnceLock::from(node);
         self
     }
 
     /// Gives it a name; the first one stays.
     pub(crate) fn set_name(&mut self, name: Arc<str>) {
-        match self.node.get() {
+        match self.sketch.node.get() {
             Some(node) => node.info.set_name(name),
-            None => drop(self.name.get_or_insert(name)),
+            None => drop(self.sketch.name.get_or_insert(name)),
         }
     }
 
     pub(crate) fn set_shielded(&mut self, shielded: bool) {
-        match self.node.get() {
+        match self.sketch.node.get() {
             Some(node) => node.set_shielded(shielded),
-            None => self.shielded = shielded,
+            None => self.sketch.shielded = shielded,
         }
     }
 
     pub(crate) fn set_deadline(&mut self, at: Ticks) {
-        match self.node.get() {
+        match self.sketch.node.get() {
             Some(node) => node.set_deadline(Some(at)),
-            None => self.deadline = Some(at),
+            None => self.sketch.deadline = Some(at),
         }
     }
 
@@ -113,38 +92,25 @@ impl Plan {
 
     /// The node, made now if it was not: somebody wants a handle on it.
     pub(crate) fn node(&self) -> &Arc<Node> {
-        self.node.get_or_init(|| self.new_node())
-    }
-
-    fn new_node(&self) -> Arc<Node> {
-        let node = CoreNode::unbound(self.info(), None, self.shielded);
-        if self.deadline.is_some() {
-            node.set_deadline(self.deadline);
-        }
-        node
-    }
-
-    fn info(&self) -> Info {
-        let info = Info::new(self.kind, self.place, clock::now());
-        if let Some(name) = &self.name {
-            info.set_name(Arc::clone(name));
-        }
-        info
+        self.sketch.node.get_or_init(|| self.sketch.new_node())
     }
 
     /// Begins the first poll: a relative timeout counts from here (S2). True if the place is needed for this poll already.
     pub(crate) fn begin(&mut self) -> bool {
-        if self.kind == Kind::Shield {
+        match &self.view {
+            View::None => {}
+            View::Outside(_) | View::Opens(_) => return true,
+        }
+        if self.sketch.kind == Kind::Shield {
             // What it says to others in its first poll must find it counted in (S32).
             return !current::is_owned();
         }
         // A poll that begins with the cancel visible is judged as any other.
-        let is_requested = self.node.get().is_some_and(|node| node.is_requested());
-        self.is_over() || is_requested || (!self.is_shielded() && current::is_cancelled())
+        self.is_over() || self.sketch.decides() == Some(true) || (!self.sketch.is_shielded() && current::is_cancelled())
     }
 
     fn is_over(&mut self) -> bool {
-        let set = self.node.get().map_or(self.deadline, |node| node.deadline());
+        let set = self.sketch.node.get().map_or(self.sketch.deadline, |node| node.deadline());
         if set.is_none() && self.timeout.is_none() {
             return false;
         }
@@ -155,8 +121,65 @@ impl Plan {
         at <= now
     }
 
+    /// Gives the sketch to whoever may have to make the place during the first poll.
+    pub(crate) fn take_sketch(&mut self) -> Sketch {
+        let Sketch { kind, place, .. } = self.sketch;
+        let rest = Sketch { node: OnceLock::new(), kind, place, name: None, shielded: false, deadline: None };
+        std::mem::replace(&mut self.sketch, rest)
+    }
+
+    /// Makes the place inside `outer`.
+    pub(crate) fn make(&mut self, outer: Option<&Arc<Frame>>) -> (Branch, Arc<Frame>) {
+        let mut parent = current::branch(outer);
+        if let View::Outside(outside) = &self.view {
+            outside.reparent(&parent);
+            parent = Arc::clone(outside);
+        }
+        let frame = self.take_sketch().make_below(&parent, outer);
+        (self.settle(&frame), frame)
+    }
+
+    /// Gives a place that was made its seat, and lets the budget watch.
+    pub(crate) fn settle(&mut self, frame: &Arc<Frame>) -> Branch {
+        let view = std::mem::replace(&mut self.view, View::None);
+        let branch = Branch::entered(frame, view);
+        if branch.node.info.kind == Kind::Shield {
+            self.budget.attach(&branch);
+        }
+        branch
+    }
+}
+
+impl Sketch {
+    fn new_node(&self) -> Arc<Node> {
+        let info = Info::new(self.kind, self.place, clock::now());
+        if let Some(name) = &self.name {
+            info.set_name(Arc::clone(name));
+        }
+        let node = CoreNode::unbound(info, None, self.shielded);
+        if self.deadline.is_some() {
+            node.set_deadline(self.deadline);
+        }
+        node
+    }
+
+    /// Makes the node below the frame around it.
+    pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
+        self.make_below(&current::branch(outer), outer)
+    }
+
+    fn make_below(mut self, parent: &Arc<Node>, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
+        let node = self.node.take().unwrap_or_else(|| self.new_node());
+        let frame = Frame::of_node(node, outer.is_some_and(|outer| outer.is_owned()));
+        frame.node().enter(parent, &frame);
+        if let Some(at) = frame.node().deadline() {
+            deadline::set(frame.node(), Some(at));
+        }
+        frame
+    }
+
     /// Whether what is inside is cancelled, if that does not depend on what is around it.
-    fn decides(&self) -> Option<bool> {
+    pub(crate) fn decides(&self) -> Option<bool> {
         if self.node.get().is_some_and(|node| node.is_requested()) {
             return Some(true);
         }
@@ -166,45 +189,12 @@ impl Plan {
     fn is_shielded(&self) -> bool {
         self.node.get().map_or(self.shielded, |node| node.is_shielded())
     }
-
-    /// Makes the node below the frame around it, with the frame for what is inside.
-    pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> (Branch, Arc<Frame>) {
-        let node = self.node.get().map_or_else(|| self.new_node(), Arc::clone);
-        let mut branch = Branch::new(node, self.view);
-        let frame = branch.enter(outer);
-        if self.kind == Kind::Shield {
-            self.budget.attach(&branch);
-        } else if let Some(at) = branch.node.deadline() {
-            deadline::set(&branch.node, Some(at));
-        }
-        (branch, frame)
-    }
-}
-
-impl Planned {
-    pub(crate) fn take_plan(&mut self) -> Option<Plan> {
-        match std::mem::replace(self, Self::Begun) {
-            Self::Not(plan) => Some(plan),
-            kept @ (Self::Begun | Self::Made(..)) => {
-                *self = kept;
-                None
-            }
-        }
-    }
-
-    /// Whether what is inside is cancelled, if that does not depend on what is around it.
-    pub(crate) fn is_cancelled(&self) -> Option<bool> {
-        match self {
-            Self::Not(plan) => plan.decides(),
-            Self::Begun => None,
-            Self::Made(_, frame) => Some(frame.is_cancelled()),
-        }
-    }
 }
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.node.get().map_or(self.name.as_ref(), |node| node.info.name.get());
-        f.debug_struct("Plan").field("kind", &self.kind).field("name", &name).finish_non_exhaustive()
+        let Sketch { node, kind, name, .. } = &self.sketch;
+        let name = node.get().map_or(name.as_ref(), |node| node.info.name.get());
+        f.debug_struct("Plan").field("kind", kind).field("name", &name).finish_non_exhaustive()
     }
 }

@@ -12,9 +12,9 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Enter, EnterPlanned};
+use crate::current::{self, Current, Enter, EnterPlanned, Place};
 use crate::host::Frame;
-use crate::plan::{Plan, Planned};
+use crate::plan::Sketch;
 use crate::rest::{Rest, collect, hand_on};
 
 pin_project! {
@@ -209,11 +209,11 @@ impl<F: Future> Region<F> {
     /// The first poll of a region whose place is only planned.
     pub(crate) fn poll_planned(
         self: Pin<&mut Self>,
-        plan: Plan,
+        sketch: Sketch,
         cx: &mut Context<'_>,
-    ) -> (Poll<End<F::Output>>, Planned) {
+    ) -> (Poll<End<F::Output>>, Place) {
         let this = self.project();
-        let inside = EnterPlanned::new(plan, WakerId::of(cx.waker()));
+        let inside = EnterPlanned::new(sketch, WakerId::of(cx.waker()));
         let poll = poll_future(this.fut, &mut this.entry.rests, cx);
         (poll, inside.end())
     }

@@ -11,7 +11,7 @@ use crate::current;
 use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
 use crate::nursery::Ticket;
-use crate::plan::View;
+use crate::shield::Exposed;
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
 #[derive(Default)]
@@ -51,6 +51,15 @@ impl Seat {
     }
 }
 
+/// What an `exposed` part sees through its shield.
+pub(crate) enum View {
+    None,
+    /// This is a shield that can be opened: the view from outside it, a node between the two.
+    Outside(Arc<Node>),
+    /// This is a part that opens its shield.
+    Opens(Exposed),
+}
+
 /// A node of a future, and its seat.
 pub(crate) struct Branch {
     pub(crate) node: Arc<Node>,
@@ -66,24 +75,24 @@ pub(crate) struct Branch {
 }
 
 impl Branch {
-    /// A node that may not be linked yet.
-    pub(crate) fn new(node: Arc<Node>, view: View) -> Self {
-        Self { node, view, seat: Seat::default(), entered: false, ticket: None, task: None, settled: false }
+    /// A node that is not linked yet.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node, view: View::None, seat: Seat::default(), entered: false, ticket: None, task: None, settled: false }
+    }
+
+    /// The place of a node that was linked, with its `frame`, at the first poll.
+    pub(crate) fn entered(frame: &Arc<Frame>, view: View) -> Self {
+        let mut branch = Self::new(Arc::clone(frame.node()));
+        (branch.entered, branch.task, branch.view) = (true, tokio::task::try_id(), view);
+        branch.arrive(frame.is_owned());
+        branch
     }
 
     /// Links the node below that of `outer`, and makes the frame for what is inside.
     pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
-        let mut parent = current::branch(outer);
-        if let View::Outside(outside) = &self.view {
-            outside.reparent(&parent);
-            parent = Arc::clone(outside);
-        }
-        let owned = outer.is_some_and(|outer| outer.is_owned());
-        let frame = Frame::of_node(Arc::clone(&self.node), owned);
-        self.node.enter(&parent, &frame);
-        self.entered = true;
-        self.task = tokio::task::try_id();
-        self.arrive(owned);
+        let frame = Frame::of_node(Arc::clone(&self.node), outer.is_some_and(|outer| outer.is_owned()));
+        self.node.enter(&current::branch(outer), &frame);
+        *self = Self::entered(&frame, View::None);
         frame
     }
 

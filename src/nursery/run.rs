@@ -21,7 +21,6 @@ use crate::deadline;
 use crate::error::{Failed, Failures, NurseryError};
 use crate::host::{self, Frame, Node};
 use crate::outcome::{Panic, TaskOutput};
-use crate::plan::View;
 use crate::policy::Policy;
 use crate::region::{Cutting, End, Region};
 use crate::rest::hand_over;
@@ -242,7 +241,7 @@ where
 
 impl<T, E> Inner<T, E> {
     pub(super) fn new(node: Arc<Node>, shared: Arc<Shared<E>>) -> Self {
-        Self { branch: Branch::new(node, View::None), shared, timeout: None, stage: Stage::Fresh, body: None }
+        Self { branch: Branch::new(node), shared, timeout: None, stage: Stage::Fresh, body: None }
     }
 
     pub(super) fn set_name(&self, name: Arc<str>) {
@@ -359,7 +358,7 @@ where
             drop(Ticket::first(&node));
         }
         self.stage = Stage::Over;
-        let branch = std::mem::replace(&mut self.branch, Branch::new(Arc::clone(&node), View::None));
+        let branch = std::mem::replace(&mut self.branch, Branch::new(Arc::clone(&node)));
         let adopted = Adopted { branch, shared: Arc::clone(&self.shared), owner };
         match node.host() {
             Some(host) if !adopted.is_empty() => hand_over(host, adopted),

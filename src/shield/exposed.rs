@@ -16,8 +16,9 @@ use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::error::Cancelled;
 use crate::host::Node;
 use crate::placed::Placed;
-use crate::plan::{Plan, View};
+use crate::plan::Plan;
 use crate::region::{Cutting, End};
+use crate::seat::View;
 
 /// Shields the future that `make` returns, and gives it the right to open its own shield for parts of its work.
 ///
