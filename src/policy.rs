@@ -23,6 +23,12 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The inverse of `as u8`.
+    pub(crate) fn from_number(number: u8) -> Self {
+        let all = [Self::FailFast, Self::Supervise, Self::FirstSuccess, Self::Collect];
+        all.into_iter().find(|policy| *policy as u8 == number).unwrap_or_default()
+    }
+
     /// True if an error of a child cancels its siblings.
     pub(crate) fn error_cancels(self) -> bool {
         self == Self::FailFast

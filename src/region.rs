@@ -103,6 +103,13 @@ impl<F> Region<F> {
         Self { fut: Some(fut), entry }
     }
 
+    /// A whole task, which is polled in its own frame from the start.
+    pub(crate) fn within(frame: Arc<Frame>, fut: F) -> Self {
+        let mut region = Self::new(fut, Cutting::Unwinds);
+        region.entry.slot = Some(Current::at(frame));
+        region
+    }
+
     /// Keeps what is rescued when the future is dropped, for [`take_rests`](Self::take_rests).
     pub(crate) fn collecting(mut self) -> Self {
         self.entry.rests = Some(Vec::new());
@@ -243,6 +250,9 @@ impl<F: Future> Region<F> {
         if poll.is_ready() {
             return poll;
         }
+        if !was_held && has_budget_remaining() && !frame.is_held() {
+            return self.cut(frame, cx);
+        }
         let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
         entry.arm(cx.waker());
@@ -252,17 +262,18 @@ impl<F: Future> Region<F> {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Verdict::Cut => self.cut(frame),
+            Verdict::Cut => self.cut(frame, cx),
         }
     }
 
-    fn cut(self: Pin<&mut Self>, frame: &Arc<Frame>) -> Poll<End<F::Output>> {
+    fn cut(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let absorber = match self.entry.cutting {
             Cutting::Unwinds => frame.node().latch(),
             Cutting::Caught => Some(Arc::clone(frame.node())),
         };
-        // A shield that was raised since the poll began has un-cancelled the region: it is armed and goes on (S5).
         let Some((absorber, cause)) = absorber.and_then(|node| node.cause().map(|cause| (node, cause))) else {
+            // A shield that was raised since the poll began has un-cancelled the region: it goes on (S5).
+            self.as_mut().arm(cx.waker());
             return Poll::Pending;
         };
         let goes_on = !Arc::ptr_eq(&absorber, frame.node());

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::clock;
 use crate::core::task::TaskInfo;
 use crate::current;
-use crate::host::{self, Frame, Node};
+use crate::host::{self, Frame};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::report::{Event, Subject};
@@ -139,21 +139,20 @@ impl std::hash::Hash for TaskRef {
 pub struct Task<T, E = Infallible> {
     join: Option<JoinHandle<Outcome<T, Arc<E>>>>,
     task: TaskRef,
-    node: Arc<Node>,
     /// What to do with an outcome that nobody looked at; set if nobody else would see it.
     unseen: Option<Unseen<T, E>>,
 }
 
-type Unseen<T, E> = fn(JoinHandle<Outcome<T, Arc<E>>>, &Arc<Node>, &Arc<Frame>);
+type Unseen<T, E> = fn(JoinHandle<Outcome<T, Arc<E>>>, &Arc<Frame>);
 
 impl<T, E> Task<T, E> {
-    pub(crate) fn new(join: JoinHandle<Outcome<T, Arc<E>>>, frame: Arc<Frame>, node: Arc<Node>, policy: Policy) -> Self
+    pub(crate) fn new(join: JoinHandle<Outcome<T, Arc<E>>>, frame: Arc<Frame>, policy: Policy) -> Self
     where
         T: Send + 'static,
         E: fmt::Display + Send + Sync + 'static,
     {
         let unseen = policy.handle_owns().then_some(report_ended::<T, E> as Unseen<T, E>);
-        Self { join: Some(join), task: TaskRef { frame }, node, unseen }
+        Self { join: Some(join), task: TaskRef { frame }, unseen }
     }
 
     /// Returns the task as others see it.
@@ -227,35 +226,35 @@ impl<T, E> Drop for Task<T, E> {
         // The swap decides who reports: the task, if it settles after this; we, if it had settled.
         let settled_before = self.task.info().abandon();
         if let Some(report) = self.unseen.filter(|_| settled_before) {
-            report(join, &self.node, &self.task.frame);
+            report(join, &self.task.frame);
         }
     }
 }
 
 /// Reports the outcome of a task that had settled when its handle was dropped.
-fn report_ended<T, E>(mut join: JoinHandle<Outcome<T, Arc<E>>>, node: &Arc<Node>, frame: &Arc<Frame>)
+fn report_ended<T, E>(mut join: JoinHandle<Outcome<T, Arc<E>>>, frame: &Arc<Frame>)
 where
     T: Send + 'static,
     E: fmt::Display + Send + Sync + 'static,
 {
     let look = Pin::new(&mut join).poll(&mut Context::from_waker(Waker::noop()));
     if let Poll::Ready(result) = look {
-        return report_unseen(node, frame, &settled(result));
+        return report_unseen(frame, &settled(result));
     }
     // Its thread is about to hand the outcome over.
-    let (reporter, frame) = (Arc::clone(node), Arc::clone(frame));
-    if let Some(host) = node.host() {
-        host.spawn(async move { report_unseen(&reporter, &frame, &settled(join.await)) });
+    let reported = Arc::clone(frame);
+    if let Some(host) = frame.home().host() {
+        host.spawn(async move { report_unseen(&reported, &settled(join.await)) });
     }
 }
 
 /// Reports an error or a panic that nobody looked at.
-pub(crate) fn report_unseen<T, E: fmt::Display>(node: &Node, frame: &Frame, outcome: &Outcome<T, Arc<E>>) {
+pub(crate) fn report_unseen<T, E: fmt::Display>(frame: &Frame, outcome: &Outcome<T, Arc<E>>) {
     let Some(task) = frame.task() else { return };
     let who = Subject::of_task(task);
     match outcome {
-        Outcome::Err(error) => host::report(node, Event::Failed(who, error.to_string().into())),
-        Outcome::Panicked(panic) => host::report(node, Event::Panicked(who, panic.message().into())),
+        Outcome::Err(error) => host::report(frame.home(), Event::Failed(who, error.to_string().into())),
+        Outcome::Panicked(panic) => host::report(frame.home(), Event::Panicked(who, panic.message().into())),
         Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Lost => {}
     }
 }

@@ -132,6 +132,15 @@ impl<H> Frame<H> {
         }
     }
 
+    /// The node of the nursery that owns a task; else the node that judges this frame.
+    pub(crate) fn home(&self) -> &Arc<Node<H>> {
+        match &self.under {
+            Under::Task { home, .. } => home,
+            Under::Node(node) => node,
+            Under::Frame(outer) => outer.home(),
+        }
+    }
+
     /// The node below which anything is put that is opened inside this frame. A task gets one of its own for that, so that it
     /// can be cancelled alone with all that is in it.
     pub(crate) fn branch(self: &Arc<Self>) -> Arc<Node<H>> {

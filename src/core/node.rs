@@ -111,6 +111,8 @@ const UNWINDS: usize = 1 << 4;
 const PIERCED: usize = 1 << 5;
 /// A shield whose caller was dropped.
 const RESCUED: usize = 1 << 6;
+/// A parent is cancelled, as far as its visit has come.
+const ABOVE: usize = 1 << 7;
 
 impl<H> Node<H> {
     /// A node without a parent.
@@ -262,6 +264,7 @@ impl<H> Node<H> {
         let above = tree.parents().any(|node| node.is_cancelled());
         let now = self.has(REQUESTED | LATCHED | PIERCED) || (!self.is_shielded() && above);
         self.put(CANCELLED, now);
+        self.put(ABOVE, above);
         let unexplained = now && tree.causes.is_empty();
         if unexplained {
             tree.causes.extend(parent_tree.causes.first().cloned());

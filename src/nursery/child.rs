@@ -14,7 +14,7 @@ use crate::core::task::TaskInfo;
 use crate::error::Failed;
 use crate::host::{self, Frame};
 use crate::outcome::{ChildOutput, Outcome, Panic};
-use crate::region::{Cutting, End, Payload, Region};
+use crate::region::{End, Payload, Region};
 use crate::report::{Event, Subject};
 use crate::task::report_unseen;
 use crate::trace::Span;
@@ -36,40 +36,34 @@ pin_project! {
 
     impl<F: Future, E: fmt::Display> PinnedDrop for Child<F, E> {
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
+            let mut this = this.project();
             let Some(place) = this.place.take() else { return };
             // A panic in a destructor of the child must not keep the count up.
-            drop(this.region.discard());
-            place.lose();
+            drop(this.region.as_mut().discard());
+            if let Some(frame) = this.region.frame() {
+                place.lose(frame);
+            }
         }
     }
 }
 
 /// The place of a child in its nursery.
 pub(crate) struct Place<E> {
-    shared: Arc<Shared<E>>,
-    frame: Arc<Frame>,
     key: usize,
     /// It borrows, so it goes with the frame around it; that is no loss.
     borrows: bool,
     /// Set for a child that has not said yet that it has started.
     gate: Option<Arc<Gate<E>>>,
     /// Last: the nursery may end as soon as it is dropped.
-    ticket: Ticket,
+    ticket: Ticket<Arc<Shared<E>>>,
 }
 
 impl<F: Future, E: fmt::Display> Child<F, E> {
-    pub(crate) fn new(
-        fut: F,
-        shared: Arc<Shared<E>>,
-        frame: Arc<Frame>,
-        ticket: Ticket,
-        gate: Option<Arc<Gate<E>>>,
-    ) -> Self {
-        let key = shared.node.add_task(&frame);
+    pub(crate) fn new(fut: F, frame: Arc<Frame>, ticket: Ticket<Arc<Shared<E>>>, gate: Option<Arc<Gate<E>>>) -> Self {
+        let key = ticket.owner().node.add_task(&frame);
         let span = frame.task().map(Span::of_task).unwrap_or_default();
-        let place = Place { shared, frame, key, borrows: false, gate, ticket };
-        Self { region: Region::new(fut, Cutting::Unwinds), place: Some(place), span }
+        let place = Place { key, borrows: false, gate, ticket };
+        Self { region: Region::within(frame, fut), place: Some(place), span }
     }
 
     /// A child that borrows from the task it is polled in.
@@ -89,19 +83,18 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(place) = this.place else { return Poll::Pending };
-        if !this.region.is_entered() {
-            this.region.as_mut().enter(Arc::clone(&place.frame));
+        if this.place.is_none() {
+            return Poll::Pending;
         }
-        let Poll::Ready(end) = this.span.inside(|| this.region.poll(cx)) else { return Poll::Pending };
+        let Poll::Ready(end) = this.span.inside(|| this.region.as_mut().poll(cx)) else { return Poll::Pending };
         let end = match end {
             End::Done(output) => Ended::Returned(output.into_child_result()),
             End::Cut(cut) => Ended::Cut(cut.cause),
             End::Panicked(payload) => Ended::Panicked(payload),
         };
-        Poll::Ready(match this.place.take() {
-            Some(place) => place.end(end),
-            None => Outcome::Lost,
+        Poll::Ready(match (this.place.take(), this.region.frame()) {
+            (Some(place), Some(frame)) => place.end(end, frame),
+            (None, _) | (_, None) => Outcome::Lost,
         })
     }
 }
@@ -115,65 +108,65 @@ pub(crate) enum Ended<T, E> {
 
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
-    fn end<T>(self, end: Ended<T, E>) -> Outcome<T, Arc<E>> {
+    fn end<T>(self, end: Ended<T, E>, frame: &Arc<Frame>) -> Outcome<T, Arc<E>> {
+        let shared = self.ticket.owner();
+        let name = || task_name(frame);
+        let fail = |what| {
+            if !shared.policy().handle_owns() {
+                shared.fail(name(), what);
+            }
+        };
         let early = self.gate.as_ref().is_some_and(|gate| gate.close());
         let outcome = match (end, &self.gate) {
-            (end, Some(gate)) if early => gate.hand_back(end, &self.shared.node),
+            (end, Some(gate)) if early => gate.hand_back(end, &shared.node),
             (Ended::Returned(Ok(value)), _) => {
-                self.shared.succeed(|| self.task_name());
+                shared.succeed(name);
                 Outcome::Ok(value)
             }
             (Ended::Returned(Err(error)), _) => {
                 let error = Arc::new(error);
-                self.fail(|| Failed::Error(Arc::clone(&error)));
+                fail(Failed::Error(Arc::clone(&error)));
                 Outcome::Err(error)
             }
             (Ended::Cut(cause), _) => Outcome::Cancelled(cause),
             (Ended::Panicked(payload), _) => {
                 let panic = Panic::new(payload);
-                self.fail(|| Failed::Panic(panic.clone()));
+                fail(Failed::Panic(panic.clone()));
                 Outcome::Panicked(panic)
             }
         };
-        let unseen = self.leave();
-        let handle_owns = self.shared.policy().handle_owns();
+        let handle_owns = shared.policy().handle_owns();
+        let unseen = self.leave(frame);
         if unseen && handle_owns {
-            report_unseen(&self.shared.node, &self.frame, &outcome);
+            report_unseen(frame, &outcome);
         }
-        let Self { shared, frame, ticket, .. } = self;
-        drop(ticket);
+        drop(self.ticket);
         let unseen_later = frame.task().is_some_and(TaskInfo::settle) && !unseen;
         if unseen_later && handle_owns {
-            report_unseen(&shared.node, &frame, &outcome);
+            report_unseen(frame, &outcome);
         }
         outcome
     }
 
-    fn fail(&self, what: impl FnOnce() -> Failed<E>) {
-        if !self.shared.policy().handle_owns() {
-            self.shared.fail(self.task_name(), what());
-        }
-    }
-
-    fn task_name(&self) -> Arc<str> {
-        self.frame.task().map_or_else(|| "body".into(), TaskInfo::name)
-    }
-
     /// Takes the child out of the tree. True if its handle is gone.
-    fn leave(&self) -> bool {
-        let unseen = self.frame.end_task();
-        self.shared.node.remove_task(self.key);
+    fn leave(&self, frame: &Frame) -> bool {
+        let unseen = frame.end_task();
+        self.ticket.owner().node.remove_task(self.key);
         unseen
     }
 
-    fn lose(self) {
+    fn lose(self, frame: &Frame) {
         if let Some(gate) = &self.gate {
             gate.close();
         }
-        self.leave();
-        if let Some(task) = self.frame.task().filter(|_| !self.borrows) {
-            host::report(&self.shared.node, Event::Lost(Subject::of_task(task)));
+        self.leave(frame);
+        if let Some(task) = frame.task().filter(|_| !self.borrows) {
+            host::report(frame.home(), Event::Lost(Subject::of_task(task)));
         }
         drop(self.ticket);
     }
+}
+
+fn task_name(frame: &Frame) -> Arc<str> {
+    frame.task().map_or_else(|| "body".into(), TaskInfo::name)
 }

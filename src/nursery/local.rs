@@ -120,11 +120,11 @@ where
         <F::Output as ChildOutput<E>>::Value: 'env,
     {
         let shared = &self.queue.shared;
-        let Some(ticket) = Ticket::at(&shared.node, Weight::Regular) else { panic!("{}", SpawnError::new(())) };
+        let Some(ticket) = Ticket::at(Arc::clone(shared), Weight::Regular) else { panic!("{}", SpawnError::new(())) };
         let info = Info::new(Kind::Task, Location::caller(), clock::now());
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
         let frame = Frame::of_task(Arc::clone(&shared.node), shared.is_owned(), task);
-        let child = Child::new(fut, Arc::clone(shared), Arc::clone(&frame), ticket, None).borrowing();
+        let child = Child::new(fut, Arc::clone(&frame), ticket, None).borrowing();
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
         let fill = Rc::clone(&slot);
         let child = async move { fill.set(child.await) };

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
@@ -66,19 +66,21 @@ pub(crate) struct Shared<E> {
     owned: AtomicBool,
     /// True once the body is no longer counted among what is alive.
     body_ended: AtomicBool,
+    /// A [`Policy`] as a number.
+    policy: AtomicU8,
     fate: Mutex<Fate<E>>,
 }
 
 struct Fate<E> {
-    policy: Policy,
     failures: Vec<Failure<E>>,
     succeeded: bool,
 }
 
 impl<E> Shared<E> {
     pub(crate) fn new(node: Arc<Node>, policy: Policy) -> Arc<Self> {
-        let fate = Mutex::new(Fate { policy, failures: Vec::new(), succeeded: false });
-        Arc::new(Self { node, owned: AtomicBool::new(false), body_ended: AtomicBool::new(false), fate })
+        let fate = Mutex::new(Fate { failures: Vec::new(), succeeded: false });
+        let (owned, body_ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { node, owned, body_ended, policy: AtomicU8::new(policy as u8), fate })
     }
 
     pub(crate) fn set_owned(&self, owned: bool) {
@@ -94,18 +96,17 @@ impl<E> Shared<E> {
     }
 
     pub(crate) fn policy(&self) -> Policy {
-        lock(&self.fate).policy
+        Policy::from_number(self.policy.load(Ordering::Relaxed))
     }
 
+    /// Before the first poll.
     fn set_policy(&self, policy: Policy) {
-        lock(&self.fate).policy = policy;
+        self.policy.store(policy as u8, Ordering::Relaxed);
     }
 
     /// A child has ended well.
     pub(crate) fn succeed(&self, task: impl FnOnce() -> Arc<str>) {
-        let mut fate = lock(&self.fate);
-        if fate.policy == Policy::FirstSuccess && !std::mem::replace(&mut fate.succeeded, true) {
-            drop(fate);
+        if self.policy() == Policy::FirstSuccess && !std::mem::replace(&mut lock(&self.fate).succeeded, true) {
             host::cancel(&self.node, Cause::by(CauseKind::Succeeded, task()));
         }
     }
@@ -116,10 +117,8 @@ impl<E> Shared<E> {
             Failed::Error(_) => CauseKind::Failed,
             Failed::Panic(_) => CauseKind::Panicked,
         };
-        let mut fate = lock(&self.fate);
-        let policy = fate.policy;
-        fate.failures.push(Failure { task: Arc::clone(&task), what });
-        drop(fate);
+        let policy = self.policy();
+        lock(&self.fate).failures.push(Failure { task: Arc::clone(&task), what });
         let cancels = if kind == CauseKind::Failed { policy.error_cancels() } else { policy.panic_goes_on() };
         if cancels {
             host::cancel(&self.node, Cause::by(kind, task));
@@ -130,6 +129,12 @@ impl<E> Shared<E> {
     fn take(&self) -> (Vec<Failure<E>>, bool) {
         let mut fate = lock(&self.fate);
         (std::mem::take(&mut fate.failures), fate.succeeded)
+    }
+}
+
+impl<E> ticket::Owner for Arc<Shared<E>> {
+    fn node(&self) -> &Arc<Node> {
+        &self.node
     }
 }
 
@@ -386,16 +391,15 @@ where
         <F::Output as ChildOutput<E>>::Value: Send + 'static,
     {
         let shared = &self.nursery.shared;
-        let weight = self.weight();
-        let Some(ticket) = Ticket::at(&shared.node, weight) else { return Err(SpawnError::new(fut)) };
+        let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else { return Err(SpawnError::new(fut)) };
         let shielded = self.shielded;
         let frame = self.into_frame(false);
         if shielded {
             frame.branch().set_shielded(true);
         }
-        let child = child::Child::new(fut, Arc::clone(shared), Arc::clone(&frame), ticket, None);
+        let child = child::Child::new(fut, Arc::clone(&frame), ticket, None);
         let join = runtime(&shared.node).spawn(child);
-        Ok(Task::new(join, frame, Arc::clone(&shared.node), shared.policy()))
+        Ok(Task::new(join, frame, shared.policy()))
     }
 
     /// Runs `work` on a thread of Tokio's blocking pool, as a child.
@@ -414,16 +418,15 @@ where
         O::Value: Send + 'static,
     {
         let shared = &self.nursery.shared;
-        let weight = self.weight();
-        let Some(ticket) = Ticket::at(&shared.node, weight) else {
+        let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else {
             panic!("{}", SpawnError::new(()));
         };
         let abandon = self.abandon;
         let frame = self.into_frame(true);
         let work = blocking::run(runtime(&shared.node), Arc::clone(&frame), abandon, work);
-        let child = child::Child::new(work, Arc::clone(shared), Arc::clone(&frame), ticket, None);
+        let child = child::Child::new(work, Arc::clone(&frame), ticket, None);
         let join = runtime(&shared.node).spawn(child);
-        Task::new(join, frame, Arc::clone(&shared.node), shared.policy())
+        Task::new(join, frame, shared.policy())
     }
 
     /// Begins the child and waits until it says that it has started. See [`Nursery::start`]. A child that is started is neither a

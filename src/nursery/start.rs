@@ -172,12 +172,12 @@ where
     let fut = make(Started { value, open: Box::new(move || opened.open()) });
     let shared = Arc::clone(&nursery.shared);
     let begin = move || {
-        let ticket = Ticket::at(&shared.node, Weight::Regular)?;
+        let ticket = Ticket::at(Arc::clone(&shared), Weight::Regular)?;
         let caller = current::branch(current::frame().as_ref());
         node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
         let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
-        let child = Child::new(fut, Arc::clone(&shared), frame, ticket, Some(Arc::clone(&gate)));
+        let child = Child::new(fut, frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&shared.node).spawn(child));
         Some(Run { gate, caller, value: on_value, end: on_end, unseen: report_end })
     };

@@ -1,12 +1,15 @@
 //! The absorber of a cancel, fixed at the moment of a cut.
 
-use super::{Kind, LATCHED, Node, PIERCED, REQUESTED, Tree, UNWINDS, same};
-use crate::core::sync::{Arc, MutexGuard, yield_now};
+use super::{ABOVE, CANCELLED, Kind, LATCHED, Node, PIERCED, REQUESTED, Tree, UNWINDS, same};
+use crate::core::sync::{Arc, MutexGuard, Ordering, yield_now};
 
 impl<H> Node<H> {
     /// The outermost cancelled node that is visible from here without crossing a shield or a catch point, and fixes it: from now
     /// on, raising a shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
     pub(crate) fn latch(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.absorbs_already() {
+            return Some(Arc::clone(self));
+        }
         loop {
             let path = self.visible_path();
             // Outermost first: the lock order.
@@ -24,6 +27,13 @@ impl<H> Node<H> {
             inner.iter().for_each(|node| node.put(LATCHED | UNWINDS, true));
             return Some(Arc::clone(absorber));
         }
+    }
+
+    /// True if an earlier cut has fixed this node as its absorber, and nothing around it was cancelled since: one look for each of
+    /// the many tasks of a nursery that are cut after the first.
+    fn absorbs_already(&self) -> bool {
+        let bits = self.bits.load(Ordering::Acquire);
+        bits & (CANCELLED | LATCHED | UNWINDS | ABOVE) == CANCELLED | LATCHED
     }
 
     /// True if a cancel of the parent is visible through this node. A shield that was raised too late, after something below it was
