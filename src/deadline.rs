@@ -128,9 +128,9 @@ impl Timers {
     }
 }
 
-/// Cancels a node whose deadline has passed.
+/// Cancels a node whose deadline has passed; not one that has ended in time (T8).
 pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
-    if node.deadline().is_none_or(|at| at > now) || node.is_requested() {
+    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || node.has_ended() {
         return;
     }
     if node.info.kind == Kind::Shield {
