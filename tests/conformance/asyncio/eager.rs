@@ -66,7 +66,8 @@ async fn test_cancellation_after_eager_step_blocks() {
 async fn test_current_task() {
     let main = current_task().unwrap();
     assert_eq!(shield(async { current_task().unwrap() }).await, main);
-    let run = nursery(|n| async move { Ok::<_, Infallible>(n.spawn(async { Ok(current_task().unwrap()) }).await.unwrap()) });
+    let run =
+        nursery(|n| async move { Ok::<_, Infallible>(n.spawn(async { Ok(current_task().unwrap()) }).await.unwrap()) });
     assert_ne!(run.await.unwrap(), main);
 }
 
@@ -98,10 +99,12 @@ tokio::task_local! {
 /// Code that is polled in place sees the task-locals around it, also in a shield.
 #[testudo::test]
 async fn test_context_vars() {
-    VALUE.scope(7, async {
-        assert_eq!(shield(async { VALUE.get() }).await, 7);
-        assert_eq!(CancelScope::new().run(async { VALUE.get() }).await.unwrap(), 7);
-    }).await;
+    VALUE
+        .scope(7, async {
+            assert_eq!(shield(async { VALUE.get() }).await, 7);
+            assert_eq!(CancelScope::new().run(async { VALUE.get() }).await.unwrap(), 7);
+        })
+        .await;
 }
 
 /// A foreign future that is awaited in the first step is polled there.

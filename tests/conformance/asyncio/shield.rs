@@ -68,7 +68,8 @@ fn failing_shields(count: usize, reported: bool) -> Vec<String> {
             let failing = shield(async {
                 turns().await;
                 Err::<(), _>("foo")
-            }).name("shielded");
+            })
+            .name("shielded");
             let mut failing = Box::pin(if reported { failing.report_err() } else { failing });
             assert!(is_pending(failing.as_mut()).await);
         }
@@ -119,7 +120,9 @@ async fn test_shield_effect() {
 #[testudo::test(start_paused = true)]
 async fn test_shield_gather() {
     let began = Instant::now();
-    let run = CancelScope::new().timeout(S).run(shield(async { tokio::join!(sleep(2 * S).map(|()| 1), sleep(3 * S).map(|()| 2)) }));
+    let run = CancelScope::new()
+        .timeout(S)
+        .run(shield(async { tokio::join!(sleep(2 * S).map(|()| 1), sleep(3 * S).map(|()| 2)) }));
     assert_eq!(run.await.unwrap(), (1, 2));
     assert_eq!(began.elapsed(), 3 * S);
 }
@@ -130,7 +133,17 @@ async fn test_gather_shield() {
     let (done, began) = (Count::default(), Instant::now());
     let (one, two) = (done.clone(), done.clone());
     let run = CancelScope::new().timeout(S).run(async {
-        tokio::join!(shield(async move { sleep(2 * S).await; one.add() }), shield(async move { sleep(3 * S).await; two.add() }), sleep(100 * S));
+        tokio::join!(
+            shield(async move {
+                sleep(2 * S).await;
+                one.add()
+            }),
+            shield(async move {
+                sleep(3 * S).await;
+                two.add()
+            }),
+            sleep(100 * S)
+        );
     });
     assert!(run.await.is_err());
     assert_eq!((done.get(), began.elapsed()), (2, 3 * S));

@@ -36,7 +36,10 @@ async fn test_Cancelled_pickle() {
 async fn test_cancel_reason() {
     let error = cut("hello").await;
     let cause = error.cause();
-    assert_eq!((cause.kind(), cause.reason(), cause.task()), (CauseKind::Requested, Some("hello"), Some("test_cancel_reason")));
+    assert_eq!(
+        (cause.kind(), cause.reason(), cause.task()),
+        (CauseKind::Requested, Some("hello"), Some("test_cancel_reason"))
+    );
     let past = CancelScope::new().deadline(Instant::now() - S);
     assert_eq!(past.run(checkpoint()).await.unwrap_err().cause().kind(), CauseKind::Deadline);
     let late = CancelScope::new();
@@ -74,7 +77,8 @@ async fn test_cancel_reason_nursery2() {
             let inner: End = nursery(|n| async move {
                 n.task().name("inner child").spawn(ready(Err::<(), _>("ValueError")));
                 Ok(())
-            }).await;
+            })
+            .await;
             Err::<(), _>(errors(inner)[0])
         });
         let cause = cancelled().await;

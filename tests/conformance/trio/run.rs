@@ -138,7 +138,10 @@ async fn test_current_statistics() {
         let child = n.spawn(pending::<()>());
         assert_eq!((all_tasks().len(), n.len()), (2, 1));
         let scope = CancelScope::new().timeout(9 * S);
-        scope.run(async { assert_eq!(current_deadline(), EffectiveDeadline::At(Instant::now() + 9 * S)) }).await.unwrap();
+        scope
+            .run(async { assert_eq!(current_deadline(), EffectiveDeadline::At(Instant::now() + 9 * S)) })
+            .await
+            .unwrap();
         assert!(child.cancel("enough"));
         turns().await;
         assert_eq!((all_tasks().len(), n.len()), (1, 0));
@@ -174,7 +177,7 @@ fn test_system_task_crash() {
     assert_eq!(said, ["failed crasher: KeyError"]);
 }
 
-/// A group of errors out of such a task. Differs as before.
+/// A group of errors out of such a task. Differs (S26, S30) as before.
 #[test]
 fn test_system_task_crash_ExceptionGroup() {
     let (finished, said) = run_heard(async {
@@ -183,14 +186,17 @@ fn test_system_task_crash_ExceptionGroup() {
             n.spawn(ready(Err::<(), _>("ValueError")));
             Ok(())
         });
-        root_nursery().task().name("crasher").spawn(group.map(|end| end.map_err(|all| format!("{} errors", all.failures().unwrap().len()))));
+        root_nursery()
+            .task()
+            .name("crasher")
+            .spawn(group.map(|end| end.map_err(|all| format!("{} errors", all.failures().unwrap().len()))));
         turns().await;
     });
     finished.outcome.unwrap();
     assert_eq!(said, ["failed crasher: 2 errors"]);
 }
 
-/// A crash while the end of main cancels everything: the error is not lost. Differs as before.
+/// A crash while the end of main cancels everything: the error is not lost. Differs (S26, S30) as before.
 #[test]
 fn test_system_task_crash_plus_Cancelled() {
     let (finished, said) = run_heard(async {
@@ -205,7 +211,7 @@ fn test_system_task_crash_plus_Cancelled() {
     assert_eq!(said, ["failed crasher: ValueError"]);
 }
 
-/// Python's `KeyboardInterrupt` out of such a task is a panic in Rust. Differs as before.
+/// Python's `KeyboardInterrupt` out of such a task is a panic in Rust. Differs (S26, S30) as before.
 #[test]
 fn test_system_task_crash_KeyboardInterrupt() {
     let (finished, said) = run_heard(async {
@@ -222,10 +228,13 @@ async fn test_task_tree_introspection() {
     let names = || all_tasks().iter().map(|task| task.name().to_string()).collect::<Vec<_>>().join(" ");
     let (go, gone) = oneshot::channel::<()>();
     let run = nursery(|n| async move {
-        n.task().name("parent").spawn(nursery(|n| async move {
-            n.task().name("child").spawn(pending::<()>());
-            pending::<()>().await;
-        }).map(drop));
+        n.task().name("parent").spawn(
+            nursery(|n| async move {
+                n.task().name("child").spawn(pending::<()>());
+                pending::<()>().await;
+            })
+            .map(drop),
+        );
         let starting = n.task().name("starting").start(|started| async move {
             gone.await.unwrap();
             started.started(());
@@ -264,12 +273,18 @@ tokio::task_local! {
 /// A task-local is set for what is inside. Differs (S12): Tokio copies none at a spawn; what a child needs is passed to it.
 #[testudo::test]
 async fn test_contextvar_support() {
-    let run = VALUE.scope(1, nursery(|n| async move {
-        let (passed, not_passed) = (n.spawn(VALUE.scope(VALUE.get(), async { Ok(VALUE.get()) })), n.spawn(async { Ok(VALUE.try_with(|_| ()).is_err()) }));
-        assert_eq!(passed.await.unwrap(), 1);
-        assert!(not_passed.await.unwrap());
-        Ok::<_, Infallible>(())
-    }));
+    let run = VALUE.scope(
+        1,
+        nursery(|n| async move {
+            let (passed, not_passed) = (
+                n.spawn(VALUE.scope(VALUE.get(), async { Ok(VALUE.get()) })),
+                n.spawn(async { Ok(VALUE.try_with(|_| ()).is_err()) }),
+            );
+            assert_eq!(passed.await.unwrap(), 1);
+            assert!(not_passed.await.unwrap());
+            Ok::<_, Infallible>(())
+        }),
+    );
     run.await.unwrap();
     assert!(VALUE.try_with(|_| ()).is_err());
 }
@@ -278,10 +293,14 @@ async fn test_contextvar_support() {
 #[testudo::test]
 async fn test_contextvar_multitask() {
     let run = nursery(|n| async move {
-        let tasks: Vec<_> = (0..3).map(|value| n.spawn(VALUE.scope(value, async {
-            checkpoint().await;
-            Ok::<_, Infallible>(VALUE.get())
-        }))).collect();
+        let tasks: Vec<_> = (0..3)
+            .map(|value| {
+                n.spawn(VALUE.scope(value, async {
+                    checkpoint().await;
+                    Ok::<_, Infallible>(VALUE.get())
+                }))
+            })
+            .collect();
         for (value, task) in (0..).zip(tasks) {
             assert_eq!(task.await.unwrap(), value);
         }

@@ -102,20 +102,23 @@ async fn test_nursery_misnest() {
 /// The same a level deeper; errors of the abandoned children are lost in trio. Differs (S26): they are reported.
 #[test]
 fn test_nursery_nested_child_misnest() {
-    let (finished, said) = run_heard(nursery(|n| async move {
-        n.spawn(async {
-            let inner = nursery(|n| async move {
-                n.task().name("abandoned").spawn(async {
-                    drop(catch_cancelled(pending::<()>()).await);
-                    Err::<(), _>("lost in trio")
+    let (finished, said) = run_heard(
+        nursery(|n| async move {
+            n.spawn(async {
+                let inner = nursery(|n| async move {
+                    n.task().name("abandoned").spawn(async {
+                        drop(catch_cancelled(pending::<()>()).await);
+                        Err::<(), _>("lost in trio")
+                    });
+                    pending::<Result<(), &str>>().await
                 });
-                pending::<Result<(), &str>>().await
+                let mut open = Box::pin(inner);
+                assert!(is_pending(open.as_mut()).await);
+                turns().await;
             });
-            let mut open = Box::pin(inner);
-            assert!(is_pending(open.as_mut()).await);
-            turns().await;
-        });
-    }).map(|end| assert!(end.is_ok())));
+        })
+        .map(|end| assert!(end.is_ok())),
+    );
     finished.outcome.unwrap();
     assert_eq!(said, ["failed abandoned: lost in trio"]);
 }
@@ -298,7 +301,9 @@ async fn test_nursery_start_with_cancelled_nursery() {
                     if !before {
                         target.cancel("after");
                     }
-                }).await.unwrap();
+                })
+                .await
+                .unwrap();
             });
             shield(start.map(|end| end.unwrap())).await;
         });

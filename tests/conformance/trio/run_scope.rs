@@ -162,10 +162,13 @@ async fn test_cancel_inheritance() {
     let run = nursery(|n| async move {
         for _ in 0..2 {
             let log = inner.clone();
-            n.spawn(nursery(move |n| async move {
-                n.spawn(note_cancel(log.clone(), "leaf", pending::<()>()));
-                n.spawn(note_cancel(log, "leaf", pending::<()>()));
-            }).map(drop));
+            n.spawn(
+                nursery(move |n| async move {
+                    n.spawn(note_cancel(log.clone(), "leaf", pending::<()>()));
+                    n.spawn(note_cancel(log, "leaf", pending::<()>()));
+                })
+                .map(drop),
+            );
         }
         turns().await;
         n.cancel("all");
@@ -201,7 +204,7 @@ async fn test_basic_timeout() {
     let on_time = CancelScope::new().deadline(began + 2 * S).run(sleep(3 * S)).await;
     assert!(on_time.is_err());
     assert_eq!(began.elapsed(), 2 * S);
-    assert!(!unused_handle.is_cancelled());
+    assert!(!unused_handle.cancel_requested());
     let moved = CancelScope::new();
     let handle = moved.handle();
     let run = moved.run(async {
@@ -407,7 +410,7 @@ async fn test_slow_abort_basic() {
     let began = Instant::now();
     let scope = CancelScope::new();
     scope.handle().cancel("now");
-    assert!(scope.run(pending::<()>().on_cancel(sleep(S))).await.is_err());
+    assert!(scope.run(pending::<()>().on_cancel(async { sleep(S).await })).await.is_err());
     assert_eq!(began.elapsed(), S);
 }
 
@@ -549,10 +552,16 @@ async fn test_simple_cancel_scope_usage_doesnt_create_cyclic_garbage() {
     scope.run(async move { drop(local) }).await.unwrap();
     assert_eq!(dropped.get(), 1);
     let (value, inner) = (OnDrop(dropped.clone()), handle.clone());
-    assert!(CancelScope::new().timeout(S).run(async move {
-        let _kept = (value, inner);
-        pending::<()>().await;
-    }).await.is_err());
+    assert!(
+        CancelScope::new()
+            .timeout(S)
+            .run(async move {
+                let _kept = (value, inner);
+                pending::<()>().await;
+            })
+            .await
+            .is_err()
+    );
     assert_eq!(dropped.get(), 2);
 }
 

@@ -99,7 +99,9 @@ async fn test_TrioToken_run_sync_soon_crashes() {
         thread::spawn(move || {
             n.spawn(async { blow_up("crash") });
             n.spawn(async move { inner.add() });
-        }).join().unwrap();
+        })
+        .join()
+        .unwrap();
         pending::<()>().await;
     });
     let payload = AssertUnwindSafe(run).catch_unwind().await.unwrap_err();
@@ -111,10 +113,14 @@ async fn test_TrioToken_run_sync_soon_crashes() {
 async fn in_order(many: usize) -> Vec<usize> {
     let (send, mut order) = tokio::sync::mpsc::unbounded_channel();
     let run = nursery(|n| async move {
-        thread::spawn(move || (0..many).for_each(|at| {
-            let send = send.clone();
-            n.spawn(async move { send.send(at).unwrap() });
-        })).join().unwrap();
+        thread::spawn(move || {
+            (0..many).for_each(|at| {
+                let send = send.clone();
+                n.spawn(async move { send.send(at).unwrap() });
+            })
+        })
+        .join()
+        .unwrap();
     });
     run.await.unwrap();
     std::iter::from_fn(|| order.try_recv().ok()).collect()

@@ -28,7 +28,7 @@ async fn test_run_in_worker_thread_cancellation() {
     let end = nursery(|n| async move {
         let abandoned = n.task().abandon().spawn_blocking(move |_| {
             gone.recv().unwrap();
-            drop(tell.send("the thread went on"));
+            tell.send("the thread went on").unwrap();
         });
         turns().await;
         n.cancel("now");
@@ -64,7 +64,7 @@ fn test_run_in_worker_thread_abandoned() {
     let (tell, told) = mpsc::channel();
     let finished = run_quietly(async move {
         root_nursery::<String>().task().abandon().spawn_blocking(move |_| {
-            drop(gone.recv());
+            gone.recv().unwrap();
             tell.send(()).unwrap();
             Err::<(), _>("nobody hears it".to_owned())
         });
@@ -277,7 +277,7 @@ async fn test_from_thread_check_cancelled_abandon_on_cancel() {
         n.task().abandon().spawn_blocking(move |cx| {
             begin.send(()).unwrap();
             wait_for_cancel(cx);
-            drop(tell.send(cx.cause().unwrap().kind()));
+            tell.send(cx.cause().unwrap().kind()).unwrap();
         });
         begun.await.unwrap();
         n.cancel("now");
