@@ -419,12 +419,6 @@ impl<H> Node<H> {
         self.tree.lock().deadline
     }
 
-    /// True if its future was entered and is over. What is inside still, if somebody kept it, belongs to others now.
-    pub(crate) fn has_ended(&self) -> bool {
-        let tree = self.tree.lock();
-        tree.parent.is_none() && tree.left.is_some()
-    }
-
     pub(crate) fn set_deadline(&self, at: Option<u64>) {
         self.tree.lock().deadline = at;
     }

@@ -689,7 +689,7 @@ async fn test_deadline_reached_on_start() {
 async fn test_nested_move_on_after() {
     let log = Log::default();
     let outer = move_on_after(S, async {
-        drop(move_on_after(10 * S, sleep(100 * S)).await);
+        let _cut = move_on_after(10 * S, sleep(100 * S)).await;
         log.push("too far");
     });
     assert!(outer.await.is_none());

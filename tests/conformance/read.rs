@@ -27,17 +27,17 @@ pub(crate) fn errors<T: Debug>(end: End<T>) -> Vec<&'static str> {
     all
 }
 
+/// What a run of such a main gives.
+type FinishedBy<F> =
+    Finished<<<F as Future>::Output as TaskOutput>::Value, <<F as Future>::Output as TaskOutput>::Error>;
+
 /// A run without signals and without a word.
-pub(crate) fn run_quietly<F: Future<Output: TaskOutput>>(
-    main: F,
-) -> Finished<<F::Output as TaskOutput>::Value, <F::Output as TaskOutput>::Error> {
+pub(crate) fn run_quietly<F: Future<Output: TaskOutput>>(main: F) -> FinishedBy<F> {
     Runner::new().current_thread().signals(false).reporter(None).run(main)
 }
 
 /// The same, and what was reported in it.
-pub(crate) fn run_heard<F: Future<Output: TaskOutput>>(
-    main: F,
-) -> (Finished<<F::Output as TaskOutput>::Value, <F::Output as TaskOutput>::Error>, Vec<String>) {
+pub(crate) fn run_heard<F: Future<Output: TaskOutput>>(main: F) -> (FinishedBy<F>, Vec<String>) {
     let heard = Heard::default();
     let finished = Runner::new().current_thread().signals(false).reporter(heard.reporter()).run(main);
     (finished, crate::support::said(&heard.events()))

@@ -485,7 +485,7 @@ fn two_kinds() -> ! {
     });
     leave(runner.run_and_exit(async {
         let (go, gone) = tokio::sync::oneshot::channel();
-        when_told(|| drop(go.send(())));
+        when_told(|| go.send(()).unwrap_or_default()); // Main may have been stopped meanwhile.
         say("ready");
         gone.await.expect("sent");
     }))
@@ -511,7 +511,7 @@ fn cancelled_then_stopped() {
 fn enduring() -> ! {
     leave(Runner::new().run_and_exit(async {
         let (go, gone) = tokio::sync::watch::channel(false);
-        when_told(move || drop(go.send(true)));
+        when_told(move || go.send(true).expect("the works wait"));
         let work = |name: &'static str| {
             let mut gone = gone.clone();
             shield(async move {

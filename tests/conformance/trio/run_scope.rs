@@ -462,7 +462,8 @@ async fn test_current_effective_deadline() {
     assert_eq!(current_deadline(), EffectiveDeadline::None);
 }
 
-/// A checkpoint yields; an empty nursery in a cancelled scope catches nothing; an error of its body comes out.
+/// A checkpoint yields; an empty nursery in a cancelled scope catches nothing; an error of its body comes out. Differs (S20): the end of
+/// an empty nursery does not yield.
 #[testudo::test(start_paused = true)]
 async fn test_trivial_yields() {
     let others = Log::default();
