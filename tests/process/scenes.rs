@@ -496,6 +496,10 @@ fn cancelled_then_stopped() {
     let (go, gone) = tokio::sync::oneshot::channel();
     when_told(|| go.send(()).expect("the clean-up waits"));
     let main = async {
+        spawn(async {
+            drop(catch_cancelled(pending::<()>()).await);
+            say("stopped");
+        });
         assert!(testudo::cancel("main", "no more need").expect("one main"));
         pending::<()>().await;
     };
