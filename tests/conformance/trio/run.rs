@@ -125,7 +125,7 @@ async fn test_root_task() {
 /// needs a run panics.
 #[test]
 fn test_out_of_context() {
-    assert!(current_task().is_none() && all_tasks().is_empty());
+    assert!(current_task().is_none()); // What other threads do outside of a runtime is in the same list of `all_tasks`.
     assert!(!is_cancelled() && current_deadline() == EffectiveDeadline::None);
     assert!(panic_of(|| spawn(async {})).contains("needs a run"));
 }
