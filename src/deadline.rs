@@ -128,9 +128,9 @@ impl Timers {
     }
 }
 
-/// Cancels a node whose deadline has passed.
+/// Cancels a node whose deadline has passed; not one that has ended in time (T8).
 pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
-    if node.deadline().is_none_or(|at| at > now) || node.is_requested() {
+    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || has_ended(node) {
         return;
     }
     if node.info.kind == Kind::Shield {
@@ -138,6 +138,12 @@ pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
     } else {
         host::cancel(node, Cause::new(CauseKind::Deadline));
     }
+}
+
+/// True if the future of `node` was entered and is over. Only a node that is entered just now, on another thread, can look so, too;
+/// its deadline is looked at by whoever enters it.
+fn has_ended(node: &Node) -> bool {
+    node.parent().is_none() && node.outward().is_some()
 }
 
 /// Sets or moves the deadline of a node that has a host, and fires it at once if it has passed (T14).

@@ -104,20 +104,27 @@ fn report_end<E: fmt::Display>(child: &Node, reporter: &Node, end: Ended<(), E>)
 
 /// Given to a child that is begun with [`Nursery::start`]: it says that it is ready.
 pub struct Started<V> {
-    value: oneshot::Sender<V>,
+    value: oneshot::Sender<Said<V>>,
     open: Box<dyn FnOnce() -> bool + Send>,
 }
 
 impl<V> Started<V> {
     /// Hands `value` to the caller of `start`; from now on the child belongs to the nursery, with everything that it has opened.
     ///
-    /// If the caller has been cancelled by then, the child stays where it is, and is cancelled with it.
+    /// If the caller has been cancelled by then, the child stays where it is, and is cancelled with it; the caller gets the value if
+    /// the child ends without being cut off.
     pub fn started(self, value: V) {
-        if (self.open)() {
-            // A caller that is gone wants no value.
-            drop(self.value.send(value));
-        }
+        let moved = (self.open)();
+        // A caller that is gone wants no value.
+        drop(self.value.send(Said { value, moved }));
     }
+}
+
+/// What a child said with `started`.
+struct Said<V> {
+    value: V,
+    /// It belongs to the nursery now; else its end is still the caller's to wait for (T59).
+    moved: bool,
 }
 
 impl<V> fmt::Debug for Started<V> {
@@ -145,7 +152,9 @@ struct Run<V, E> {
     gate: Arc<Gate<E>>,
     /// The node of the caller, below which the child waits.
     caller: Arc<Node>,
-    value: oneshot::Receiver<V>,
+    value: oneshot::Receiver<Said<V>>,
+    /// The value of a child that has started and not moved.
+    recorded: Option<V>,
     end: oneshot::Receiver<Ended<(), E>>,
     /// What to do with an end that came and was never fetched.
     unseen: fn(&Node, &Node, Ended<(), E>),
@@ -179,7 +188,7 @@ where
         let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
         let child = Child::new(fut, frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&shared.node).spawn(child));
-        Some(Run { gate, caller, value: on_value, end: on_end, unseen: report_end })
+        Some(Run { gate, caller, value: on_value, recorded: None, end: on_end, unseen: report_end })
     };
     Start { state: None, begin: Some(Box::new(begin)), seat: Seat::default() }
 }
@@ -223,13 +232,15 @@ impl<V, E> Run<V, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<V, StartError<E>>>> {
         // A child may drop its `Started` long before it ends; a oneshot that is over must not be polled again.
         if !self.value.is_terminated() {
-            if let Poll::Ready(Ok(value)) = self.value.poll_unpin(cx) {
-                return Poll::Ready(Some(Ok(value)));
+            match self.value.poll_unpin(cx) {
+                Poll::Ready(Ok(said)) if said.moved => return Poll::Ready(Some(Ok(said.value))),
+                Poll::Ready(Ok(said)) => self.recorded = Some(said.value),
+                Poll::Ready(Err(_)) | Poll::Pending => {}
             }
         }
         let Poll::Ready(end) = self.end.poll_unpin(cx) else { return Poll::Pending };
         Poll::Ready(match end {
-            Ok(Ended::Returned(Ok(()))) => Some(Err(StartError::NotStarted)),
+            Ok(Ended::Returned(Ok(()))) => Some(self.recorded.take().ok_or(StartError::NotStarted)),
             Ok(Ended::Returned(Err(error))) => Some(Err(StartError::Failed(error))),
             Ok(Ended::Cut(cause)) => (!self.gate.node.unwinds()).then_some(Err(StartError::Cancelled(cause))),
             Ok(Ended::Panicked(payload)) => resume_unwind(payload),

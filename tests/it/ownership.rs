@@ -764,6 +764,24 @@ async fn error_before_started_is_reported_if_the_caller_of_start_is_gone() {
     assert!(said.len() == 2 && said[0].contains("boom 1") && said[1].contains("boom 2"), "{said:?}");
 }
 
+#[testudo::test]
+async fn value_of_a_child_that_started_in_a_cancelled_start_arrives_when_it_has_ended() {
+    let scope = CancelScope::new();
+    scope.handle().cancel("early");
+    let log = Log::default();
+    let child = log.clone();
+    let run = nursery(|n| async move {
+        let start = n.start(|started| async move {
+            started.started(7);
+            shield(turns()).await;
+            child.push("ended");
+        });
+        scope.run(start).await.unwrap().map_err(|error| error.to_string())
+    });
+    assert_eq!(run.await.unwrap(), 7);
+    assert_eq!(log.seen(), ["ended"]);
+}
+
 #[testudo::test(start_paused = true)]
 async fn start_cancelled_before_started_keeps_the_child_under_its_caller() {
     let log = Log::default();

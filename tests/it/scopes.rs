@@ -2,6 +2,7 @@
 
 use std::future::{pending, ready};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -97,6 +98,18 @@ async fn deadline_that_has_fired_is_sticky() {
     assert!(run.await.is_err());
     handle.set_deadline(None);
     assert!(handle.cancel_requested());
+}
+
+#[testudo::test(start_paused = true)]
+async fn deadline_that_passes_after_the_end_cancels_nothing() {
+    let scope = CancelScope::new().timeout(S);
+    let handle = scope.handle();
+    scope.run(checkpoint()).await.unwrap();
+    sleep(2 * S).await;
+    assert!(!handle.is_cancelled() && !handle.cancel_requested() && handle.cause().is_none());
+    handle.set_deadline(Some(Instant::now()));
+    assert!(!handle.cancel_requested());
+    assert!(is_pending(pin!(handle.cancelled())).await);
 }
 
 #[testudo::test(start_paused = true)]

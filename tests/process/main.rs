@@ -6,4 +6,6 @@ mod child;
 mod examples;
 mod exit;
 mod ladder;
+#[expect(non_snake_case, reason = "a port has the name of its origin")]
+mod ported;
 mod scenes;

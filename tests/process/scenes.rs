@@ -57,6 +57,12 @@ fn actor() {
         "full_stdout" => full_stdout(),
         "root_daemon" => root_daemon(),
         "silent" => wait_for(Runner::new().reporter(None)),
+        "same_signal_twice" => same_signal_twice(),
+        "two_kinds" => two_kinds(),
+        "cancelled_then_stopped" => cancelled_then_stopped(),
+        "enduring" => enduring(),
+        "hook" => hook(),
+        "bad_hook_and_main" => bad_hook_and_main(),
         unknown => panic!("no scene {unknown}"),
     }
 }
@@ -444,5 +450,103 @@ fn full_stdout() -> ! {
         loop {
             println!("more than anybody reads");
         }
+    }))
+}
+
+fn same_signal_twice() -> ! {
+    let (send, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let runner = Runner::new()
+        .on_signal(Signal::User1, |_| say("first handler"))
+        .on_signal(Signal::User1, move |_| send.send(()).expect("main listens"));
+    let finished = runner.run(async {
+        say("ready");
+        heard.recv().await;
+        say("second handler");
+    });
+    assert!(finished.outcome.is_ok());
+    say("over");
+    thread::sleep(Duration::from_secs(3600));
+    exit(99)
+}
+
+/// Runs what is given when the test has typed a line.
+fn when_told(then: impl FnOnce() + Send + 'static) {
+    thread::spawn(move || {
+        read_line();
+        then();
+    });
+}
+
+/// A handler for each of two signals; ends when the test says so.
+fn two_kinds() -> ! {
+    let kinds = [Signal::User1, Signal::User2].into_iter();
+    let runner = kinds.fold(Runner::new().press_window(Duration::ZERO), |runner, kind| {
+        runner.on_signal(kind, |stop| say(&format!("{:?}", stop.signal())))
+    });
+    leave(runner.run_and_exit(async {
+        let (go, gone) = tokio::sync::oneshot::channel();
+        when_told(|| go.send(()).unwrap_or_default()); // Main may have been stopped meanwhile.
+        say("ready");
+        gone.await.expect("sent");
+    }))
+}
+
+/// Main cancels itself, and its clean-up ends when the test says so.
+fn cancelled_then_stopped() {
+    let (go, gone) = tokio::sync::oneshot::channel();
+    when_told(|| go.send(()).expect("the clean-up waits"));
+    let main = async {
+        spawn(async {
+            drop(catch_cancelled(pending::<()>()).await);
+            say("stopped");
+        });
+        assert!(testudo::cancel("main", "no more need").expect("one main"));
+        pending::<()>().await;
+    };
+    let finished = Runner::new().run(main.on_cancel(async {
+        say("cleaning up");
+        gone.await.expect("sent");
+    }));
+    let Outcome::Cancelled(cause) = finished.outcome else { panic!("{:?}", finished.outcome) };
+    say(&format!("{:?}", cause.kind()));
+}
+
+/// Shielded work, begun in each of the ways; ends when the test says so.
+fn enduring() -> ! {
+    leave(Runner::new().run_and_exit(async {
+        let (go, gone) = tokio::sync::watch::channel(false);
+        when_told(move || go.send(true).expect("the works wait"));
+        let work = |name: &'static str| {
+            let mut gone = gone.clone();
+            shield(async move {
+                say(&format!("{name} begins"));
+                gone.wait_for(|gone| *gone).await.expect("sent");
+                say(&format!("{name} is done"));
+            })
+        };
+        spawn(work("task"));
+        drop(tokio::runtime::Handle::current().spawn(work("plain task")));
+        work("awaited").await;
+    }))
+}
+
+async fn told_of_the_stop() {
+    say("ready");
+    drop(catch_cancelled(pending::<()>()).await);
+}
+
+fn hook() -> ! {
+    let runner = Runner::new().on_stop(|cause| say(&format!("hook: {:?}", cause.reason())));
+    leave(runner.run_and_exit(async {
+        told_of_the_stop().await;
+        say("main is cancelled");
+    }))
+}
+
+fn bad_hook_and_main() -> ! {
+    let runner = Runner::new().on_stop(|_| panic!("the hook panics"));
+    leave(runner.run_and_exit(async {
+        told_of_the_stop().await;
+        Err::<(), _>("main fails")
     }))
 }
