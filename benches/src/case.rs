@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -50,11 +51,34 @@ impl fmt::Debug for Case {
     }
 }
 
-/// How long the parts of one run took.
+/// One part of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Lap {
+    /// The name of the part.
+    pub part: &'static str,
+    /// How long it took.
+    pub time: Duration,
+    /// By how much the live bytes have grown since the run began.
+    pub bytes: i64,
+}
+
+/// What the parts of one run took.
 #[derive(Debug)]
 pub struct Laps {
     began: Instant,
-    laps: Vec<(&'static str, Duration)>,
+    bytes: i64,
+    laps: Vec<Lap>,
+}
+
+static LIVE_BYTES: OnceLock<fn() -> i64> = OnceLock::new();
+
+/// Says how many bytes are live: a program with an allocator that counts calls this first.
+pub fn count_bytes(live: fn() -> i64) {
+    LIVE_BYTES.get_or_init(|| live);
+}
+
+fn live_bytes() -> i64 {
+    LIVE_BYTES.get().map_or(0, |live| live())
 }
 
 /// The only lap of a work that has no parts.
@@ -63,12 +87,14 @@ pub const WHOLE: &str = "";
 impl Laps {
     /// Starts the first lap.
     pub fn start() -> Self {
-        Self { began: Instant::now(), laps: Vec::with_capacity(4) }
+        let laps = Vec::with_capacity(4);
+        Self { bytes: live_bytes(), laps, began: Instant::now() }
     }
 
     /// Records the lap so far, which goes on.
     pub fn mark(&mut self, part: &'static str) {
-        self.laps.push((part, self.began.elapsed()));
+        let time = self.began.elapsed();
+        self.laps.push(Lap { part, time, bytes: live_bytes() - self.bytes });
     }
 
     /// Records the lap and starts the next.
@@ -84,7 +110,7 @@ impl Laps {
     }
 
     /// The laps in their order.
-    pub fn parts(&self) -> &[(&'static str, Duration)] {
+    pub fn parts(&self) -> &[Lap] {
         &self.laps
     }
 }

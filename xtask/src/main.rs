@@ -17,7 +17,10 @@ usage: cargo xtask <command>
   api --bless    write api/testudo.txt
   instructions   compare instruction counts with benches/instructions.toml
   instructions --bless
-                 write benches/instructions.toml";
+                 write benches/instructions.toml
+  bench [--quick] [--rounds 7] [--only P1] [--json FILE]
+                 time everything beside its peers
+  bench page     make docs/benchmarks.md of the last full run";
 
 /// The names of the bugs in `src/core/sabotage.rs`.
 const BUGS: [&str; 5] = ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited"];
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         ["api", "--bless"] => api(true),
         ["instructions"] => instructions(""),
         ["instructions", "--bless"] => instructions("--bless"),
+        ["bench", ..] => step("bench -q -p testudo-bench --bench times", &args[1..].join(" ")),
         _ => Err(USAGE.into()),
     };
     match result {
@@ -64,6 +68,7 @@ fn ci() -> Result {
     sabotage()?;
     api(false)?;
     instructions("")?;
+    step("bench -q -p testudo-bench --bench times", "--quick")?;
     println!("ci: all good after {} s", start.elapsed().as_secs());
     Ok(())
 }

@@ -6,12 +6,16 @@ pub mod server;
 pub mod shield;
 pub mod spawn;
 pub mod storm;
+pub mod tree;
 
 use std::future::{Future, poll_fn};
 use std::hint::black_box;
+use std::sync::Arc;
 use std::task::Poll;
 
-use testudo::CancelScope;
+use testudo::{CancelScope, nursery};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::case::{Case, Laps};
@@ -23,7 +27,7 @@ pub const BARE: &str = "bare";
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [spawn::cases(), storm::cases(), scope::cases(), shield::cases(), deadline::cases(), server::cases()]
+    [spawn::cases(), storm::cases(), tree::cases(), scope::cases(), shield::cases(), deadline::cases(), server::cases()]
         .into_iter()
         .flatten()
         .collect()
@@ -46,11 +50,7 @@ where
     Case::task(work, by, move |n| async move {
         let token = CancellationToken::new();
         let laps = Laps::start();
-        let body = async {
-            for _ in 0..n {
-                black_box(make(black_box(&token)).await);
-            }
-        };
+        let body = turn(n, token, make);
         if by == OURS {
             CancelScope::new().run(body).await.expect("nobody cancels");
         } else {
@@ -58,6 +58,40 @@ where
         }
         laps.end()
     })
+}
+
+/// The same in two tasks at once, below one parent.
+fn turns_by_two<F>(work: &'static str, by: &'static str, make: fn(&CancellationToken) -> F) -> Case
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    Case::task(work, by, move |n| async move {
+        let token = CancellationToken::new();
+        let start = Arc::new(Barrier::new(2));
+        let bodies = [token.clone(), token].map(|token| {
+            let start = Arc::clone(&start);
+            async move {
+                start.wait().await;
+                turn(n, token, make).await;
+            }
+        });
+        let laps = Laps::start();
+        if by == OURS {
+            let run = nursery(|nursery| async move { bodies.into_iter().for_each(|body| drop(nursery.spawn(body))) });
+            run.await.expect("no child fails");
+        } else {
+            let mut set: JoinSet<()> = bodies.into_iter().collect();
+            while set.join_next().await.is_some() {}
+        }
+        laps.end()
+    })
+}
+
+async fn turn<F: Future>(n: usize, token: CancellationToken, make: fn(&CancellationToken) -> F) {
+    for _ in 0..n {
+        black_box(make(black_box(&token)).await);
+    }
 }
 
 /// One suspension, and nothing else: Tokio's `yield_now` also has the runtime look at its timers and sockets.

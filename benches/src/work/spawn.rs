@@ -1,8 +1,8 @@
 //! P1: spawn and join children that end at once.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use testudo::{nursery, nursery_local};
 use tokio::sync::Notify;
@@ -18,10 +18,16 @@ pub const JOIN: &str = "spawn and join";
 pub const OF_ONE: &str = "nursery of 1";
 /// The whole life of `n` groups of four.
 pub const OF_FOUR: &str = "nursery of 4";
+/// `n` children, a thousand to a group.
+pub const OF_1000: &str = "nursery of 1,000";
+/// `n` children of one group, spawned by two tasks at once.
+pub const BY_TWO: &str = "2 producers";
 /// Children in the task of their parent.
 pub const LOCAL: &str = "children in one task";
 /// Tokio's join set.
 pub const JOIN_SET: &str = "JoinSet";
+/// A join set that two tasks share.
+pub const LOCKED_SET: &str = "Arc<Mutex<JoinSet>>";
 /// `tokio_util`'s tracker.
 pub const TRACKER: &str = "TaskTracker";
 
@@ -32,10 +38,16 @@ pub fn cases() -> Vec<Case> {
         one_group(JOIN, JOIN_SET, join_set),
         one_group(JOIN, TRACKER, tracker),
         one_group(JOIN, BARE, countdown),
-        groups_of(1, OF_ONE, OURS, ours),
-        groups_of(1, OF_ONE, JOIN_SET, join_set),
-        groups_of(4, OF_FOUR, OURS, ours),
-        groups_of(4, OF_FOUR, JOIN_SET, join_set),
+        groups_of([1, 1], OF_ONE, OURS, ours),
+        groups_of([1, 1], OF_ONE, JOIN_SET, join_set),
+        groups_of([4, 1], OF_FOUR, OURS, ours),
+        groups_of([4, 1], OF_FOUR, JOIN_SET, join_set),
+        groups_of([1000, 1000], OF_1000, OURS, ours),
+        groups_of([1000, 1000], OF_1000, JOIN_SET, join_set),
+        groups_of([1000, 1000], OF_1000, TRACKER, tracker),
+        groups_of([1000, 1000], OF_1000, BARE, countdown),
+        one_group(BY_TWO, OURS, ours_by_two),
+        one_group(BY_TWO, LOCKED_SET, locked_set_by_two),
         Case::local(LOCAL, OURS, |n| async move {
             let laps = Laps::start();
             local(n).await;
@@ -56,14 +68,14 @@ where
     })
 }
 
-/// `n` groups, one after the other.
-fn groups_of<F>(size: usize, work: &'static str, by: &'static str, group: fn(usize) -> F) -> Case
+/// Groups of a size, one after the other; each counts for so many units.
+fn groups_of<F>([size, units]: [usize; 2], work: &'static str, by: &'static str, group: fn(usize) -> F) -> Case
 where
     F: Future<Output = ()> + Send + 'static,
 {
     Case::task(work, by, move |n| async move {
         let laps = Laps::start();
-        for _ in 0..n {
+        for _ in 0..n / units {
             group(size).await;
         }
         laps.end()
@@ -118,4 +130,34 @@ async fn countdown(n: usize) {
         });
     }
     group.1.notified().await;
+}
+
+async fn ours_by_two(n: usize) {
+    let run = nursery(|nursery| async move {
+        for _ in 0..2 {
+            let owner = nursery.clone();
+            nursery.spawn(async move {
+                for _ in 0..n / 2 {
+                    owner.spawn(async {});
+                }
+            });
+        }
+    });
+    run.await.expect("no child fails");
+}
+
+async fn locked_set_by_two(n: usize) {
+    let set = Arc::new(Mutex::new(JoinSet::new()));
+    let producers = [Arc::clone(&set), Arc::clone(&set)].map(|set| {
+        tokio::spawn(async move {
+            for _ in 0..n / 2 {
+                set.lock().expect("no workload panics").spawn(async {});
+            }
+        })
+    });
+    for producer in producers {
+        producer.await.expect("no workload panics");
+    }
+    let mut set = std::mem::take(&mut *set.lock().expect("no workload panics"));
+    while set.join_next().await.is_some() {}
 }

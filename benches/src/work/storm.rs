@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use testudo::nursery;
+use testudo::{all_tasks, nursery};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,9 @@ pub const SET_AND_CHILD_TOKENS: &str = "JoinSet + child token";
 /// A tracker and one token for all.
 pub const TRACKER_AND_TOKEN: &str = "TaskTracker + token";
 
+/// A look at `n` parked children: all of them, and each of them as text.
+pub const LIST: &str = "all_tasks()";
+
 /// The part in which the children begin and park.
 pub const SET_UP: &str = "set-up";
 /// The part of the call that cancels.
@@ -25,12 +28,16 @@ pub const CANCEL: &str = "cancel()";
 /// The part from that call until the last child has ended.
 pub const END: &str = "storm";
 
+/// The part in which each task is made text.
+pub const DUMP: &str = "as text";
+
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
     vec![
         Case::task(STORM, OURS, ours),
         Case::task(STORM, SET_AND_CHILD_TOKENS, join_set_with_child_tokens),
         Case::task(STORM, TRACKER_AND_TOKEN, tracker_with_token),
+        Case::task(LIST, OURS, list),
     ]
 }
 
@@ -64,7 +71,26 @@ async fn ours(n: usize) -> Laps {
         clock.mark(CANCEL);
     });
     drop(run.await);
-    laps.mark(END);
+    end(laps)
+}
+
+async fn list(n: usize) -> Laps {
+    let mut laps = Laps::start();
+    let clock = &mut laps;
+    let run = nursery(|nursery| async move {
+        for _ in 0..n {
+            nursery.spawn(park());
+        }
+        all_parked(n).await;
+        clock.lap(SET_UP);
+        let tasks = all_tasks();
+        clock.lap(LIST);
+        let text: usize = tasks.iter().map(|task| format!("{task} {} {:?}", task.place(), task.age()).len()).sum();
+        assert!(text > n, "each task has a text");
+        clock.mark(DUMP);
+        nursery.cancel("enough");
+    });
+    drop(run.await);
     laps
 }
 
@@ -77,8 +103,7 @@ async fn join_set_with_child_tokens(n: usize) -> Laps {
     }
     cancel(&token, n, &mut laps).await;
     while set.join_next().await.is_some() {}
-    laps.mark(END);
-    laps
+    end(laps)
 }
 
 async fn tracker_with_token(n: usize) -> Laps {
@@ -91,18 +116,24 @@ async fn tracker_with_token(n: usize) -> Laps {
     tracker.close();
     cancel(&token, n, &mut laps).await;
     tracker.wait().await;
-    laps.mark(END);
-    laps
+    end(laps)
 }
 
-async fn until_cancelled(token: CancellationToken) {
+/// A child that waits for a token.
+pub async fn until_cancelled(token: CancellationToken) {
     token.run_until_cancelled(park()).await;
 }
 
 /// Cancels once `n` children are parked.
-async fn cancel(token: &CancellationToken, n: usize, laps: &mut Laps) {
+pub async fn cancel(token: &CancellationToken, n: usize, laps: &mut Laps) {
     all_parked(n).await;
     laps.lap(SET_UP);
     token.cancel();
     laps.mark(CANCEL);
+}
+
+/// Records the part from the cancel until now.
+pub fn end(mut laps: Laps) -> Laps {
+    laps.mark(END);
+    laps
 }
