@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::{env, fs, thread};
 
 use testudo_bench::book::{Book, Counts};
+use testudo_bench::page;
 use testudo_bench::work::{self, deadline, scope, spawn, storm, tree};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -61,6 +62,8 @@ fn run() -> Result<ExitCode, Error> {
     if bless {
         book.bless(counts, made_with);
         fs::write(path, HEADER.to_owned() + &toml::to_string(&book)?)?;
+        // The page shows the counts.
+        page::write()?;
         return Ok(ExitCode::SUCCESS);
     }
     if made_with != book.made_with {
@@ -71,7 +74,7 @@ fn run() -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("\n{}\n\nif that is meant, run\n\n    cargo xtask instructions --bless\n", faults.join("\n"));
-    println!("and commit benches/instructions.toml with the change");
+    println!("and commit benches/instructions.toml and docs/benchmarks.md with the change");
     Ok(ExitCode::FAILURE)
 }
 

@@ -1,7 +1,7 @@
 //! Times every workload beside its peers; prints the table, and writes all figures as JSON.
 //!
-//! `--quick` runs a small part of each, to show that it runs; `--only P1` one row; `--rounds 7` says how many rounds; `--json FILE` writes there instead of
-//! `benches/results.json`; `page` makes `docs/benchmarks.md` of the last full run.
+//! `--quick` runs a small part of each, to show that it runs; `--only P1` one row; `--rounds 7` says how many rounds; `--json FILE` writes
+//! there instead of `benches/results.json`; `page` makes `docs/benchmarks.md` of the last full run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program may write to the terminal")]
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use serde::de::DeserializeOwned;
 use testudo_bench::book::Book;
-use testudo_bench::page::{REMEMBERED, Results, figures, page, targets};
+use testudo_bench::page::{self, REMEMBERED, Results, figures, targets};
 use testudo_bench::plan::{Group, PLAN, units};
 use testudo_bench::work::storm::STORM;
 
@@ -22,14 +22,20 @@ const COUNTING: &str = env!("CARGO_BIN_EXE_counting");
 
 struct Options {
     quick: bool,
-    rounds: usize,
+    rounds: Option<usize>,
     only: Option<String>,
     json: Option<PathBuf>,
     page: bool,
 }
 
+impl Options {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 7 })
+    }
+}
+
 fn main() -> ExitCode {
-    let done = options().and_then(|options| if options.page { write_page() } else { run(&options) });
+    let done = options().and_then(|options| if options.page { Ok(page::write()?) } else { run(&options) });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -40,14 +46,14 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options, Error> {
-    let mut options = Options { quick: false, rounds: 7, only: None, json: None, page: false };
+    let mut options = Options { quick: false, rounds: None, only: None, json: None, page: false };
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => options.quick = true,
-            "--rounds" => options.rounds = args.next().unwrap_or_default().parse()?,
+            "--rounds" => options.rounds = Some(args.next().unwrap_or_default().parse()?),
             "--only" => options.only = args.next(),
-            "--json" => options.json = args.next().map(PathBuf::from),
+            "--json" => options.json = args.next().map(|file| here("..").join(file)),
             "page" => options.page = true,
             // Cargo says so to every benchmark.
             "--bench" => {}
@@ -83,15 +89,15 @@ fn run(options: &Options) -> Result<(), Error> {
     let file =
         options.json.clone().or_else(|| (!options.quick && options.only.is_none()).then(|| here("results.json")));
     if let Some(file) = file {
-        fs::write(file, serde_json::to_string_pretty(&results)? + "\n")?;
+        fs::write(file, serde_json::to_string(&results)? + "\n")?;
     }
     Ok(())
 }
 
 /// Measures one group with each allocator, each in a process of its own.
 fn time(index: usize, group: &Group, options: &Options, results: &mut Results) -> Result<(), Error> {
-    let Options { quick, rounds, .. } = *options;
-    let (n, rounds) = (units(group.n, quick), if quick { 1 } else { rounds });
+    let quick = options.quick;
+    let (n, rounds) = (units(group.n, quick), options.rounds());
     // A round of little work is short, so it takes more of them to tell anything.
     let rounds = rounds * (20_000 / n).clamp(1, 10);
     let programs = if quick { &[GLIBC][..] } else { &[GLIBC, MIMALLOC] };
@@ -134,9 +140,9 @@ fn describe(options: &Options) -> Result<Results, Error> {
     };
     let crates = ["tokio", "tokio-util", "futures", "axum", "mimalloc"].map(version).join(", ");
     let only = options.only.as_ref().map(|row| format!(" --only {row}")).unwrap_or_default();
-    let length = if options.quick { " --quick".to_owned() } else { format!(" --rounds {}", options.rounds) };
+    let quick = if options.quick { " --quick" } else { "" };
     Ok(Results {
-        command: format!("cargo xtask bench{length}{only}"),
+        command: format!("cargo xtask bench{quick} --rounds {}{only}", options.rounds()),
         quick: options.quick,
         date: said("date", &["-I"])?,
         machine: format!(
@@ -147,13 +153,6 @@ fn describe(options: &Options) -> Result<Results, Error> {
         versions: format!("{}, {}, {crates}", said("rustc", &["-V"])?, said("getconf", &["GNU_LIBC_VERSION"])?),
         ..Results::default()
     })
-}
-
-fn write_page() -> Result<(), Error> {
-    let results: Results = serde_json::from_str(&fs::read_to_string(here("results.json"))?)?;
-    let text = page(&results, &book()?, &fs::read_to_string(here("notes.md"))?);
-    fs::create_dir_all(here("../docs"))?;
-    Ok(fs::write(here("../docs/benchmarks.md"), text)?)
 }
 
 fn book() -> Result<Book, Error> {

@@ -1,6 +1,8 @@
 //! The page `docs/benchmarks.md`, made from the results of a run.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,15 +84,15 @@ fn timed(target: &Target, results: &Results) -> Row {
     let (beside, unit) = match target.against {
         Against::Peer { work, by, floor } => {
             let work = if work == target.work { String::new() } else { format!("{work} / ") };
-            (format!("beside {work}{by}{}", over(floor.is_some())), "")
+            (format!(" beside {work}{by}{}", over(floor.is_some())), "")
         }
         Against::Time { floor } => (over(floor.is_some()).to_owned(), " ns"),
-        Against::Few(few) => (format!("each, beside {few}"), ""),
+        Against::Few(few) => (format!(", a unit beside one of {few}"), ""),
     };
     let Target { row, work, part, n, threads, .. } = target;
     let part = if part.is_empty() { String::new() } else { format!(", {part}") };
     Row {
-        name: format!("{row} {threads}: {work}{part}, {n} × {beside}"),
+        name: format!("{row} {threads}: {work}{part}, {n} units{beside}"),
         unit,
         figures: [FIRST, SECOND].map(|allocator| target.figure(&results.samples, allocator, results.quick)),
         limits: [target.bar, target.stretch],
@@ -183,20 +185,35 @@ fn short(value: f64) -> String {
 /// The cases whose memory is measured.
 pub const REMEMBERED: [&str; 3] = [OURS, TRACKER_AND_TOKEN, SET_AND_CHILD_TOKENS];
 
+/// Makes the page anew from the files that it is made of.
+///
+/// # Errors
+///
+/// If one of them can not be read or written.
+pub fn write() -> io::Result<()> {
+    let page = here("../docs/benchmarks.md");
+    fs::create_dir_all(here("../docs"))?;
+    fs::write(page, from_files()?)
+}
+
+fn from_files() -> io::Result<String> {
+    let results = serde_json::from_str(&fs::read_to_string(here("results.json"))?)?;
+    let book = toml::from_str(&fs::read_to_string(here("instructions.toml"))?).map_err(io::Error::other)?;
+    Ok(page(&results, &book, &fs::read_to_string(here("notes.md"))?))
+}
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use super::page;
+    use super::{from_files, fs, here};
 
     #[test]
     fn the_page_is_what_the_results_give() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let read = |path: &str| fs::read_to_string(root.join(path)).expect("the file is there");
-        let results = serde_json::from_str(&read("results.json")).expect("it was written by the benchmark");
-        let book = toml::from_str(&read("instructions.toml")).expect("it was written by the counter");
-        let new = page(&results, &book, &read("notes.md"));
-        assert!(read("../docs/benchmarks.md") == new, "run `cargo xtask bench page` and commit docs/benchmarks.md");
+        let old = fs::read_to_string(here("../docs/benchmarks.md")).expect("the page is there");
+        let new = from_files().expect("the files were written by the benchmark");
+        assert!(old == new, "run `cargo xtask bench page` and commit docs/benchmarks.md");
     }
 }

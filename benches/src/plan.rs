@@ -122,7 +122,7 @@ pub fn measure(group: &Group, threads: Threads, allocator: &str, n: usize, round
             }
             for lap in laps.parts() {
                 let (case, part) = (format!("{case:?}"), lap.part.to_owned());
-                let time = nanoseconds(lap.time) / n as f64;
+                let time = nanoseconds(lap.time, n);
                 if let Some(sample) = samples.iter_mut().find(|sample| sample.case == case && sample.part == part) {
                     sample.rounds.push(time);
                     continue;
@@ -142,6 +142,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-fn nanoseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e9
+/// For one of `n` units, with as many digits as mean anything.
+fn nanoseconds(time: Duration, n: usize) -> f64 {
+    (time.as_secs_f64() * 1e12 / n as f64).round() / 1e3
 }

@@ -109,6 +109,8 @@ impl Target {
                 let floor = floor_of(floor)?;
                 median(&ours.iter().zip(&floor).map(|(ours, floor)| ours - floor).collect::<Vec<_>>())
             }
+            // A short run is not long enough for growth.
+            Against::Few(_) if quick => None,
             Against::Few(few) => Some(median(&ours)? / median(&rounds(self.work, OURS, few)?)?),
         }
     }

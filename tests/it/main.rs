@@ -11,6 +11,7 @@ mod machine;
 mod ownership;
 mod scopes;
 mod smoke;
+mod storms;
 #[cfg(feature = "tracing")]
 mod spans;
 mod support;

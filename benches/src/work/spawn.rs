@@ -27,7 +27,7 @@ pub const LOCAL: &str = "children in one task";
 /// Tokio's join set.
 pub const JOIN_SET: &str = "JoinSet";
 /// A join set that two tasks share.
-pub const LOCKED_SET: &str = "Arc<Mutex<JoinSet>>";
+pub const LOCKED_SET: &str = "JoinSet in a mutex";
 /// `tokio_util`'s tracker.
 pub const TRACKER: &str = "TaskTracker";
 
