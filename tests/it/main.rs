@@ -11,9 +11,9 @@ mod machine;
 mod ownership;
 mod scopes;
 mod smoke;
-mod storms;
 #[cfg(feature = "tracing")]
 mod spans;
+mod storms;
 mod support;
 mod surface;
 mod test_macro;
