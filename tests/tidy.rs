@@ -27,6 +27,11 @@ impl File {
         self.path.starts_with(folder) && self.path.ends_with(".rs")
     }
 
+    /// Whether it is Rust that is not a test: the library, and the members beside it.
+    fn is_code(&self) -> bool {
+        ["src/", "macros/", "xtask/", "benches/"].iter().any(|folder| self.is_rust_in(folder))
+    }
+
     /// The place of the byte `at`, then `what`.
     fn fault(&self, at: usize, what: &str) -> String {
         let line = self.code[..at].matches('\n').count() + 1;
@@ -39,7 +44,7 @@ impl File {
 #[test]
 fn every_file_begins_with_its_sentence() {
     fn rule(files: &[File]) -> Vec<String> {
-        let rust = files.iter().filter(|file| file.is_rust_in("src/"));
+        let rust = files.iter().filter(|file| file.is_code());
         rust.filter(|file| !file.text.starts_with("//! ")).map(|f| f.fault(0, "no `//!`")).collect()
     }
     let reason = "the first line of a file says what the file is for";
@@ -50,7 +55,7 @@ fn every_file_begins_with_its_sentence() {
 fn the_code_map_says_what_the_files_say() {
     fn rule(files: &[File]) -> Vec<String> {
         let map = text_of(files, "ARCHITECTURE.md");
-        let rust = files.iter().filter(|file| file.is_rust_in("src/"));
+        let rust = files.iter().filter(|file| file.is_code());
         let code = rust.filter(|file| !file.path.contains("loom_tests"));
         code.map(|file| {
             let sentence = file.text.lines().next().unwrap_or_default();
@@ -247,8 +252,8 @@ fn futures_say_what_dropping_them_loses() {
 fn files_are_short() {
     const MAX: usize = 400;
     fn rule(files: &[File]) -> Vec<String> {
-        let src = files.iter().filter(|file| file.is_rust_in("src/"));
-        src.map(|file| (file, lines(&file.code)))
+        let code = files.iter().filter(|file| file.is_code());
+        code.map(|file| (file, lines(&file.code)))
             .filter(|(_, count)| *count > MAX)
             .map(|(file, count)| file.fault(0, &format!("{count} code lines, at most {MAX}")))
             .collect()
@@ -262,8 +267,8 @@ fn files_are_short() {
 fn functions_are_short() {
     const MAX: usize = 60;
     fn rule(files: &[File]) -> Vec<String> {
-        let src = files.iter().filter(|file| file.is_rust_in("src/"));
-        src.flat_map(|file| functions(&file.code).into_iter().map(move |range| (file, range)))
+        let code = files.iter().filter(|file| file.is_code());
+        code.flat_map(|file| functions(&file.code).into_iter().map(move |range| (file, range)))
             .map(|(file, range)| (file, range.start, lines(&file.code[range])))
             .filter(|(_, _, count)| *count > MAX)
             .map(|(file, at, count)| file.fault(at, &format!("{count} code lines, at most {MAX}")))
@@ -279,8 +284,8 @@ fn functions_are_short() {
 fn functions_are_flat() {
     const MAX: usize = 6;
     fn rule(files: &[File]) -> Vec<String> {
-        let src = files.iter().filter(|file| file.is_rust_in("src/"));
-        src.flat_map(|file| functions(&file.code).into_iter().map(move |range| (file, range)))
+        let code = files.iter().filter(|file| file.is_code());
+        code.flat_map(|file| functions(&file.code).into_iter().map(move |range| (file, range)))
             .map(|(file, range)| (file, range.start, depth(&file.code[range]) + 1))
             .filter(|(_, _, depth)| *depth > MAX)
             .map(|(file, at, depth)| file.fault(at, &format!("{depth} braces deep, at most {MAX}")))

@@ -13,6 +13,7 @@ mod scopes;
 mod smoke;
 #[cfg(feature = "tracing")]
 mod spans;
+mod storms;
 mod support;
 mod surface;
 mod test_macro;

@@ -14,7 +14,13 @@ usage: cargo xtask <command>
   loom           the interleavings of `src/core`
   sabotage       the stress test against a library with bugs in it
   api            compare the public API with api/testudo.txt
-  api --bless    write api/testudo.txt";
+  api --bless    write api/testudo.txt
+  instructions   compare instruction counts with benches/instructions.toml
+  instructions --bless
+                 write benches/instructions.toml
+  bench [--quick] [--rounds 7] [--only P1] [--json FILE]
+                 time everything beside its peers
+  bench page     make docs/benchmarks.md of the last full run";
 
 /// The names of the bugs in `src/core/sabotage.rs`.
 const BUGS: [&str; 5] = ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited"];
@@ -31,6 +37,9 @@ fn main() -> ExitCode {
         ["sabotage"] => sabotage(),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
+        ["instructions"] => instructions(""),
+        ["instructions", "--bless"] => instructions("--bless"),
+        ["bench", ..] => step("bench -q -p testudo-bench --bench times", &args[1..].join(" ")),
         _ => Err(USAGE.into()),
     };
     match result {
@@ -58,6 +67,8 @@ fn ci() -> Result {
     loom()?;
     sabotage()?;
     api(false)?;
+    instructions("")?;
+    step("bench -q -p testudo-bench --bench times", "--quick")?;
     println!("ci: all good after {} s", start.elapsed().as_secs());
     Ok(())
 }
@@ -150,11 +161,21 @@ fn changes(old: &str, new: &str) -> String {
     only('-', old, new) + &only('+', new, old)
 }
 
-/// Runs one cargo command; `lints` go to the compiler behind it.
-fn step(args: &str, lints: &str) -> Result {
+/// Counts instructions, which do not depend on what else the machine does.
+fn instructions(args: &str) -> Result {
+    let is_there = Command::new("valgrind").arg("--version").output().is_ok();
+    if !is_there && cfg!(target_os = "linux") {
+        run(Command::new("apt-get").args(["update", "-q"]))?;
+        run(Command::new("apt-get").args(["install", "-q", "-y", "valgrind"]))?;
+    }
+    step("bench -q -p testudo-bench --bench instructions", args)
+}
+
+/// Runs one cargo command; `behind` goes to the program behind it.
+fn step(args: &str, behind: &str) -> Result {
     let mut command = cargo(args);
-    if !lints.is_empty() {
-        command.arg("--").args(lints.split(' '));
+    if !behind.is_empty() {
+        command.arg("--").args(behind.split(' '));
     }
     run(&mut command)
 }
@@ -173,7 +194,8 @@ fn shown(command: &Command) -> String {
         .get_envs()
         .filter_map(|(key, value)| Some(format!("{}='{}' ", key.to_string_lossy(), value?.to_string_lossy())));
     let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
-    let text: String = env.chain(["cargo".to_owned()]).chain(args).collect();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
+    let text: String = env.chain([program.into_owned()]).chain(args).collect();
     text.replace(&root, "")
 }
 

@@ -1,0 +1,5 @@
+//! The measured program with the allocator of the system.
+
+fn main() {
+    testudo_bench::program::run("glibc");
+}
