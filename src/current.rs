@@ -61,7 +61,8 @@ impl Place {
     /// Whether what is inside is cancelled, if that does not depend on what is around it.
     fn is_cancelled(&self) -> Option<bool> {
         match self {
-            Self::Planned(sketch) => sketch.decides(),
+            // It was not cancelled when its poll began, and nobody has a handle on it.
+            Self::Planned(sketch) => sketch.is_shielded().then_some(false),
             Self::Begun => None,
             Self::Made(frame) => Some(frame.is_cancelled()),
         }

@@ -105,8 +105,9 @@ impl Plan {
             // What it says to others in its first poll must find it counted in (S32).
             return !current::is_owned();
         }
-        // A poll that begins with the cancel visible is judged as any other.
-        self.is_over() || self.sketch.decides() == Some(true) || (!self.sketch.is_shielded() && current::is_cancelled())
+        // Through a handle the region is seen from outside; and a poll that begins with the cancel visible is judged as any other.
+        let has_handle = self.sketch.node.get().is_some();
+        self.is_over() || has_handle || (!self.sketch.shielded && current::is_cancelled())
     }
 
     fn is_over(&mut self) -> bool {
@@ -178,16 +179,9 @@ impl Sketch {
         frame
     }
 
-    /// Whether what is inside is cancelled, if that does not depend on what is around it.
-    pub(crate) fn decides(&self) -> Option<bool> {
-        if self.node.get().is_some_and(|node| node.is_requested()) {
-            return Some(true);
-        }
-        self.is_shielded().then_some(false)
-    }
-
-    fn is_shielded(&self) -> bool {
-        self.node.get().map_or(self.shielded, |node| node.is_shielded())
+    /// True if what is inside is not cancelled, whatever is around it.
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.shielded
     }
 }
 

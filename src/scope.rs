@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
@@ -289,8 +290,8 @@ impl Drop for ScopeCancelled {
 #[doc(alias = "timeout")]
 #[track_caller]
 pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Option<F::Output>> {
-    let run = CancelScope::new().timeout(length).run(fut);
-    async move { run.await.ok() }
+    // Not an `async` block: that would hold the future twice, and nested ones twice at each level.
+    CancelScope::new().timeout(length).run(fut).map(Result::ok)
 }
 
 /// Runs `fut` for at most `length` from its first poll (trio's `fail_after`).
@@ -309,6 +310,5 @@ pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output 
 #[doc(alias = "with_timeout")]
 #[track_caller]
 pub fn fail_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
-    let run = CancelScope::new().timeout(length).run(fut);
-    async move { run.await.map_err(|_| Elapsed(length)) }
+    CancelScope::new().timeout(length).run(fut).map(move |end| end.map_err(|_| Elapsed(length)))
 }

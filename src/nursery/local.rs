@@ -1,7 +1,7 @@
 //! The nursery in one task, whose children may borrow.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::{Location, resume_unwind};
@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use pin_project_lite::pin_project;
+use tokio::task::coop::has_budget_remaining;
 
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
@@ -75,7 +76,12 @@ where
     let info = Info::new(Kind::Nursery, Location::caller(), clock::now());
     let node = CoreNode::unbound(info, Some(Live::new()), false);
     let shared = Shared::new(Arc::clone(&node), Policy::default());
-    let queue = Rc::new(Queue { shared: Arc::clone(&shared), incoming: RefCell::default(), waker: RefCell::default() });
+    let queue = Rc::new(Queue {
+        shared: Arc::clone(&shared),
+        incoming: RefCell::default(),
+        waker: RefCell::default(),
+        in_vain: Rc::default(),
+    });
     let handle = LocalNursery { queue: Rc::clone(&queue) };
     LocalNurseryRun {
         region: Region::new(Body::new(body, handle), Cutting::Unwinds),
@@ -101,6 +107,39 @@ struct Queue<'env, E> {
     shared: Arc<Shared<E>>,
     incoming: RefCell<Vec<LocalBoxFuture<'env, ()>>>,
     waker: RefCell<Option<Waker>>,
+    /// Polls of children in this turn after Tokio's coop budget was gone.
+    in_vain: Rc<Cell<usize>>,
+}
+
+/// So many children are polled in a turn without a budget. They may need none; but if they do, each is pending and woken at once,
+/// which `FuturesUnordered` does not notice: it would poll all children in each turn.
+const IN_VAIN_MAX: usize = 32;
+
+pin_project! {
+    /// A child that waits for the next turn when the budget of this one is gone.
+    struct InTurn<F> {
+        #[pin]
+        child: F,
+        in_vain: Rc<Cell<usize>>,
+    }
+}
+
+impl<F: Future> Future for InTurn<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if !has_budget_remaining() {
+            let count = this.in_vain.get() + 1;
+            this.in_vain.set(count);
+            if count > IN_VAIN_MAX {
+                // `FuturesUnordered` stops after two of these.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        this.child.poll(cx)
+    }
 }
 
 impl<'env, E> LocalNursery<'env, E>
@@ -127,7 +166,8 @@ where
         let child = Child::new(fut, Arc::clone(&frame), ticket, None).borrowing();
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
         let fill = Rc::clone(&slot);
-        let child = async move { fill.set(child.await) };
+        let child = child.map(move |outcome| fill.set(outcome));
+        let child = InTurn { child, in_vain: Rc::clone(&self.queue.in_vain) };
         self.queue.incoming.borrow_mut().push(Box::pin(child));
         let waker = self.queue.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
@@ -319,6 +359,7 @@ fn poll_children<'env, E>(
     queue: &Queue<'env, E>,
     cx: &mut Context<'_>,
 ) {
+    queue.in_vain.set(0);
     loop {
         children.extend(queue.incoming.borrow_mut().drain(..));
         match children.poll_next_unpin(cx) {

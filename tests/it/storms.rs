@@ -1,9 +1,12 @@
 //! Many children at once: nothing that is done for each of them costs more the more of them there are.
 
-use std::future::pending;
+use std::cell::Cell;
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use testudo::nursery;
+use testudo::{nursery, nursery_local};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 /// Says which child it was in.
@@ -36,4 +39,25 @@ async fn a_cancel_ends_children_in_the_order_of_their_spawning() {
     });
     run.await.unwrap();
     assert_eq!(*seen.lock().unwrap(), (0..N).collect::<Vec<_>>());
+}
+
+/// Once Tokio's coop budget is used up, everything that is polled in the same turn is pending and says nothing of it.
+#[testudo::test(start_paused = true)]
+async fn children_in_one_task_are_not_all_polled_in_vain_once_the_budget_is_gone() {
+    const N: usize = 4096;
+    let polls = Cell::new(0_usize);
+    let counted = &polls;
+    let run = nursery_local(|n| {
+        for _ in 0..N {
+            let (send, mut receive) = oneshot::channel();
+            send.send(()).unwrap();
+            n.spawn(poll_fn(move |cx| {
+                counted.set(counted.get() + 1);
+                Pin::new(&mut receive).poll(cx).map(|got| got.unwrap())
+            }));
+        }
+        async {}
+    });
+    run.await.unwrap();
+    assert!(polls.get() < 2 * N, "{} polls for {N} children", polls.get());
 }

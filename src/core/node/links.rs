@@ -1,0 +1,136 @@
+//! The links of the tree: entering it, moving in it, leaving it.
+
+use super::{Link, Look, Node, same};
+use crate::core::frame::Frame;
+use crate::core::sabotage::{self, Bug};
+use crate::core::sync::Arc;
+
+impl<H> Node<H> {
+    /// Links this node below `parent`, away from where it was, in one step for whoever walks upwards meanwhile. What it was
+    /// exposed to stays behind. With `from`, only if that is its parent still.
+    #[must_use]
+    pub(super) fn link(
+        self: &Arc<Self>,
+        parent: &Arc<Self>,
+        from: Option<&Arc<Self>>,
+        region: Option<&Arc<Frame<H>>>,
+    ) -> Look {
+        if let Some(host) = parent.host.get() {
+            self.host.get_or_init(|| Arc::clone(host));
+        }
+        let leak = if parent.is_shielded() && sabotage::has(Bug::ShieldNotInherited) { parent.parent() } else { None };
+        let parent = leak.as_ref().unwrap_or(parent);
+        let mut parent_tree = parent.tree.lock();
+        let mut tree = self.tree.lock();
+        if from.is_some() && !same(tree.parent.as_ref().map(|(node, _)| node), from) {
+            return Look::Same;
+        }
+        let key = parent_tree.children.insert(Arc::clone(self));
+        let old = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
+        if let Some(region) = region {
+            tree.region = Some(Arc::clone(region));
+        }
+        let look = self.recompute_locked(&mut tree, &parent_tree, 0);
+        drop(tree);
+        drop(parent_tree);
+        Self::forget(old);
+        look
+    }
+
+    /// Takes a node out of the lists of those that were its parents.
+    fn forget((parent, outside): (Link<H>, Link<H>)) {
+        for (node, key) in [parent, outside].into_iter().flatten() {
+            let child = node.tree.lock().children.try_remove(key);
+            drop(child);
+        }
+    }
+
+    /// Links a node that was not linked yet, together with the frame of its region.
+    pub(crate) fn enter(self: &Arc<Self>, parent: &Arc<Self>, region: &Arc<Frame<H>>) {
+        if self.link(parent, None, Some(region)) != Look::Same {
+            self.spread(0);
+        }
+    }
+
+    /// Moves this node below another one, with everything inside it (M4). Only its owner may call this.
+    pub(crate) fn reparent(self: &Arc<Self>, parent: &Arc<Self>) {
+        // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
+        let cycle = || self.has_children() && parent.is_inside(self);
+        if !same(self.parent().as_ref(), Some(parent)) && !cycle() {
+            self.move_to(parent, None);
+        }
+    }
+
+    /// The same, but only if it is still below `from`.
+    pub(crate) fn reparent_from(self: &Arc<Self>, from: &Arc<Self>, parent: &Arc<Self>) {
+        if !Arc::ptr_eq(from, parent) {
+            self.move_to(parent, Some(from));
+        }
+    }
+
+    fn move_to(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) {
+        if self.link(parent, from, None) != Look::Same {
+            self.spread(0);
+        }
+    }
+
+    fn has_children(&self) -> bool {
+        !self.tree.lock().children.is_empty()
+    }
+
+    fn is_inside(self: &Arc<Self>, outer: &Arc<Self>) -> bool {
+        std::iter::successors(Some(Arc::clone(self)), |node| node.parent()).any(|node| Arc::ptr_eq(&node, outer))
+    }
+
+    /// Takes the node out of the tree for good. What is still inside it, because a future was forgotten or has moved away and was
+    /// not polled there yet, moves up.
+    pub(crate) fn detach(self: &Arc<Self>) {
+        let mut tree = self.tree.lock();
+        if !tree.children.is_empty() {
+            drop(tree);
+            self.give_up_children();
+            tree = self.tree.lock();
+        }
+        let old = (tree.parent.take(), tree.outside.take());
+        // In one step: whoever looks for an owner finds the link or the way out.
+        tree.left = old.0.as_ref().map(|(parent, _)| Arc::clone(parent));
+        let region = tree.region.take();
+        drop(tree);
+        drop(region);
+        Self::forget(old);
+    }
+
+    fn give_up_children(self: &Arc<Self>) {
+        if let Some(parent) = self.parent() {
+            // The owner of an orphan, if it has one still, may be moving it itself.
+            self.inside().0.iter().for_each(|orphan| orphan.move_to(&parent, Some(self)));
+        }
+    }
+
+    /// Makes an exposed node see what its shield holds off.
+    pub(crate) fn expose(self: &Arc<Self>, outside: &Arc<Self>) {
+        let mut outside_tree = outside.tree.lock();
+        let key = outside_tree.children.insert(Arc::clone(self));
+        self.tree.lock().outside = Some((Arc::clone(outside), key));
+        let look = self.recompute(outside, &outside_tree, 0);
+        drop(outside_tree);
+        if look != Look::Same {
+            self.spread(0);
+        }
+    }
+
+    pub(crate) fn parent(&self) -> Option<Arc<Self>> {
+        self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
+    }
+
+    /// The node around this one, or the one that was at its end.
+    pub(crate) fn outward(&self) -> Option<Arc<Self>> {
+        let tree = self.tree.lock();
+        tree.parent.as_ref().map(|(node, _)| node).or(tree.left.as_ref()).map(Arc::clone)
+    }
+
+    /// The nodes around this one, from the inside outwards, up to the root; past those that have ended.
+    pub(crate) fn around(node: &Arc<Self>) -> impl Iterator<Item = Arc<Self>> + use<H> {
+        std::iter::successors(node.outward(), |node| node.outward())
+    }
+}
