@@ -11,7 +11,7 @@ use slab::Slab;
 use super::cause::Cause;
 use super::frame::Frame;
 use super::live::Live;
-use super::sabotage::{self, Bug};
+
 use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 
 /// A scope, a shield, a nursery, or a task that somebody wants to cancel alone.
