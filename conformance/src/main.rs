@@ -1,0 +1,131 @@
+//! Random programs, run by trio and by Testudo, whose traces must be equal.
+
+mod compare;
+mod generate;
+mod program;
+mod testudo_side;
+mod trio_side;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+
+use crate::compare::{Verdict, check, check_and_shrink};
+use crate::program::Program;
+use crate::trio_side::Trio;
+
+/// Runs random programs on trio and on Testudo, and compares what they do.
+#[derive(Parser)]
+struct Args {
+    /// A Python that has trio.
+    #[arg(long)]
+    python: PathBuf,
+    /// How many programs.
+    #[arg(long, default_value_t = 2_000)]
+    programs: u64,
+    /// The seed from which all follow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The number of the first program.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How many differences end the run.
+    #[arg(long, default_value_t = 1)]
+    differences: u64,
+    /// How many threads, each with a Python of its own.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Only these programs, each a line of JSON in a file.
+    #[arg(long)]
+    replay: Option<PathBuf>,
+}
+
+/// What a run has come to so far.
+#[derive(Default)]
+struct Tally {
+    equal: u64,
+    skipped: BTreeMap<String, u64>,
+    different: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match &args.replay {
+        Some(file) => replay(&args.python, file),
+        None => cases(&args.python).and_then(|()| fuzz(&args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the smallest programs that have shown a bug once.
+fn cases(python: &Path) -> Result<(), String> {
+    replay(python, &Path::new(env!("CARGO_MANIFEST_DIR")).join("cases.jsonl"))
+}
+
+fn replay(python: &Path, file: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut trio = Trio::start(python).map_err(|error| error.to_string())?;
+    for (number, line) in text.lines().enumerate() {
+        let program: Program = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        match check(&mut trio, &program)? {
+            Verdict::Equal => {}
+            Verdict::Skipped(why) => return Err(format!("line {} does not count: {why}", number + 1)),
+            Verdict::Different(difference) => return Err(format!("line {} differs:\n{difference}", number + 1)),
+        }
+    }
+    println!("{} programs of {} are equal", text.lines().count(), file.file_name().unwrap_or_default().display());
+    Ok(())
+}
+
+fn fuzz(args: &Args) -> Result<(), String> {
+    println!("seed {}, programs {}..{}", args.seed, args.first, args.first + args.programs);
+    let began = Instant::now();
+    let next = AtomicU64::new(args.first);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, &next, &tally))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread has panicked")?)
+    })?;
+    let Tally { equal, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
+    let sum: u64 = skipped.values().sum();
+    println!("{equal} equal, {different} different, {sum} skipped, {} s", began.elapsed().as_secs());
+    for (why, count) in skipped {
+        println!("  skipped {count:>6}: {why}");
+    }
+    if different > 0 { Err(format!("{different} programs differ")) } else { Ok(()) }
+}
+
+fn work(args: &Args, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), String> {
+    let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let is_over = || tally.lock().is_ok_and(|tally| tally.different >= args.differences);
+        if index >= args.first + args.programs || is_over() {
+            return Ok(());
+        }
+        let strategy = generate::program(index);
+        let verdict = check_and_shrink(&mut trio, &strategy, &mut generate::runner(args.seed, index))
+            .map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
+        let mut tally = tally.lock().map_err(|error| error.to_string())?;
+        match verdict {
+            Verdict::Equal => tally.equal += 1,
+            Verdict::Skipped(why) => *tally.skipped.entry(why).or_default() += 1,
+            Verdict::Different(difference) => {
+                tally.different += 1;
+                println!("seed {} program {index} differs, shrunk:\n{difference}", args.seed);
+            }
+        }
+    }
+}
