@@ -128,9 +128,9 @@ impl Timers {
     }
 }
 
-/// Cancels a node whose deadline has passed.
+/// Cancels a node whose deadline has passed. One that had ended by then was in time (T8).
 pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
-    if node.deadline().is_none_or(|at| at > now) || node.is_requested() {
+    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || node.has_ended() {
         return;
     }
     if node.info.kind == Kind::Shield {
@@ -195,9 +195,15 @@ fn effective(node: &Arc<Node>) -> Option<Ticks> {
     visible(node).filter_map(|node| node.deadline()).min()
 }
 
-/// This node and those around it, up to and including the innermost shield.
+/// This node and those around it, up to and including the innermost shield that is not open here.
 fn visible(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-    std::iter::successors(Some(Arc::clone(node)), |node| if node.is_shielded() { None } else { node.parent() })
+    let mut opened = None;
+    std::iter::successors(Some(Arc::clone(node)), move |node| {
+        let [parent, outside] = node.parents();
+        // The view from outside a shield is what is next around it.
+        opened = outside.or(opened.take());
+        parent.filter(|parent| !node.is_shielded() || opened.as_ref().is_some_and(|open| Arc::ptr_eq(open, parent)))
+    })
 }
 
 /// Fires the deadlines around this code that have passed but were not looked at yet (T15).

@@ -1,10 +1,10 @@
-//! Random programs: how one follows from a seed and a number, and how it shrinks.
+//! Random programs: how one follows from a seed and a number.
 //!
 //! Proptest makes trees of operations whose references are plain numbers; then each reference is bound to something that is there.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::strategy::{BoxedStrategy, Union};
+use proptest::strategy::{BoxedStrategy, Union, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::program::{Block, Op, Program, ShieldKind, What};
@@ -37,19 +37,45 @@ const EVENTS: usize = 3;
 /// So long that two timers of one program rarely fall on one instant.
 const MS_MAX: u64 = 20_000;
 
-/// The source of the program with that number.
-pub(crate) fn runner(seed: u64, index: u64) -> TestRunner {
+/// The program with that number.
+pub(crate) fn program(seed: u64, index: u64) -> Result<Program, String> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&index.to_le_bytes());
-    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let tree = strategy(index).new_tree(&mut TestRunner::new_with_rng(Config::default(), rng));
+    tree.map(|tree| tree.current()).map_err(|reason| reason.to_string())
 }
 
-pub(crate) fn program(index: u64) -> BoxedStrategy<Program> {
+fn strategy(index: u64) -> BoxedStrategy<Program> {
     let mixes = MIXES.len() as u64;
     let mix = MIXES[usize::try_from(index % mixes).expect("it is below the number of mixes")];
-    let op = leaf(mix).prop_recursive(6, 40, 4, move |inner| region(mix, &vec(inner, 0..4).boxed()));
-    vec(op, 1..6).prop_map(bind).boxed()
+    // Regions inside regions, fewer of them the deeper it gets; to shrink is to become a leaf.
+    let deeper = |inner, regions| {
+        let region = region(mix, &vec(inner, 0..5).boxed());
+        prop_oneof![10 - regions => leaf(mix), regions => region].boxed()
+    };
+    let op = [3, 4, 5, 6, 7].into_iter().fold(leaf(mix), deeper);
+    let block = vec(op, 1..5).boxed();
+    // Blocks side by side, so that one that waits for ever does not end the program for all.
+    (vec(late(block.clone()), 0..4), block).prop_map(|(children, main)| bind(side_by_side(children, main))).boxed()
+}
+
+/// A block that mostly begins with a sleep: what begins at one instant is mostly a race.
+fn late(block: BoxedStrategy<Block>) -> BoxedStrategy<Block> {
+    let sleep = proptest::option::weighted(0.8, 1..MS_MAX);
+    (sleep, block)
+        .prop_map(|(sleep, block)| sleep.map(|ms| op(What::Sleep { ms })).into_iter().chain(block).collect())
+        .boxed()
+}
+
+fn side_by_side(children: Vec<Block>, main: Block) -> Block {
+    if children.is_empty() {
+        return main;
+    }
+    let child = |body| op(What::Spawn { nursery: 0, shield: false, body });
+    let body = children.into_iter().map(child).chain(main).collect();
+    vec![op(What::Nursery { timeout: None, shield: false, local: false, body })]
 }
 
 fn ms(mix: Mix) -> impl Strategy<Value = u64> + Clone {
@@ -68,11 +94,11 @@ fn leaf(mix: Mix) -> BoxedStrategy<Op> {
     let event = 0..EVENTS;
     let target = any_id();
     let leaves: Vec<(u32, BoxedStrategy<What>)> = vec![
-        (6, (1..MS_MAX).prop_map(|ms| What::Sleep { ms }).boxed()),
+        (8, (1..MS_MAX).prop_map(|ms| What::Sleep { ms }).boxed()),
         (2, Just(What::Checkpoint).boxed()),
-        (2, event.clone().prop_map(|event| What::Wait { event }).boxed()),
+        (1, event.clone().prop_map(|event| What::Wait { event }).boxed()),
         (1, target.clone().prop_map(|task| What::Join { task }).boxed()),
-        (2, Just(What::Park).boxed()),
+        (1, Just(What::Park).boxed()),
         (1, Just(What::Yield).boxed()),
         (1, Just(What::Cancelled).boxed()),
         (2, event.prop_map(|event| What::Set { event }).boxed()),
@@ -116,7 +142,7 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
             mix.shields.div_ceil(2),
             three().prop_map(|(before, exposed, after)| What::ShieldWith { before, exposed, after }).boxed(),
         ),
-        (mix.failures, one().prop_map(|body| What::Try { body }).boxed()),
+        (2 * mix.failures, one().prop_map(|body| What::Try { body }).boxed()),
         (1, one().prop_map(|body| What::Catch { body }).boxed()),
         (mix.finalizers, two().prop_map(|(body, then)| What::Finally { body, then }).boxed()),
         (mix.finalizers.div_ceil(2), two().prop_map(|(body, then)| What::OnCancel { body, then }).boxed()),
@@ -132,7 +158,7 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
         ),
         (
             2 * mix.nurseries,
-            (any_id(), rarely(), one())
+            (any_id(), rarely(), late(one()))
                 .prop_map(|(nursery, shield, body)| What::Spawn { nursery, shield, body })
                 .boxed(),
         ),
@@ -150,7 +176,6 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
 #[derive(Default)]
 struct Names {
     next: u32,
-    /// Scopes and nurseries.
     scopes: Vec<u32>,
     tasks: Vec<u32>,
     nurseries: Vec<Place>,
@@ -166,6 +191,10 @@ struct Place {
 fn bind(mut body: Block) -> Program {
     let mut names = Names { next: 1, ..Names::default() };
     number(&mut body, &mut names);
+    if names.nurseries.is_empty() {
+        // Then nothing can be spawned, either.
+        names.tasks.clear();
+    }
     resolve(&mut body, &names, &mut Vec::new());
     Program { events: EVENTS, body }
 }
@@ -174,7 +203,7 @@ fn number(block: &mut Block, names: &mut Names) {
     for op in block {
         op.id = names.next;
         names.next += 1;
-        if matches!(op.what, What::Scope { .. } | What::Nursery { .. }) {
+        if matches!(op.what, What::Scope { .. }) {
             names.scopes.push(op.id);
         }
         if matches!(op.what, What::Spawn { .. }) {
@@ -191,11 +220,16 @@ fn place(op: &Op) -> Option<Place> {
 
 /// Binds what an operation refers to; false if there is nothing of the kind.
 fn bind_one(what: &mut What, names: &Names, around: &[Place]) -> bool {
-    if let What::Shield { target, .. } | What::Deadline { target, .. } | What::Peek { target } = what {
+    let nurseries = names.nurseries.iter().map(|place| place.id);
+    let regions: Vec<u32> = names.scopes.iter().copied().chain(nurseries).collect();
+    if let What::Peek { target } = what {
         return pick(&names.scopes, target);
     }
+    if let What::Shield { target, .. } | What::Deadline { target, .. } = what {
+        return pick(&regions, target);
+    }
     if let What::Cancel { target } = what {
-        let all: Vec<u32> = names.scopes.iter().chain(&names.tasks).copied().collect();
+        let all: Vec<u32> = regions.iter().chain(&names.tasks).copied().collect();
         return pick(&all, target);
     }
     if let What::Join { task } = what {

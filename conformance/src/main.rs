@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use crate::compare::{Verdict, check, check_and_shrink};
+use crate::compare::{Verdict, check, shrink};
 use crate::program::Program;
 use crate::trio_side::Trio;
 
@@ -50,6 +50,8 @@ struct Args {
 #[derive(Default)]
 struct Tally {
     equal: u64,
+    /// In the traces that were equal.
+    events: usize,
     skipped: BTreeMap<String, u64>,
     different: u64,
 }
@@ -80,12 +82,12 @@ fn replay(python: &Path, file: &Path) -> Result<(), String> {
     for (number, line) in text.lines().enumerate() {
         let program: Program = serde_json::from_str(line).map_err(|error| error.to_string())?;
         match check(&mut trio, &program)? {
-            Verdict::Equal => {}
+            Verdict::Equal(_) => {}
             Verdict::Skipped(why) => return Err(format!("line {} does not count: {why}", number + 1)),
             Verdict::Different(difference) => return Err(format!("line {} differs:\n{difference}", number + 1)),
         }
     }
-    println!("{} programs of {} are equal", text.lines().count(), file.file_name().unwrap_or_default().display());
+    println!("{} programs of {} are equal", text.lines().count(), file.display());
     Ok(())
 }
 
@@ -98,9 +100,9 @@ fn fuzz(args: &Args) -> Result<(), String> {
         let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, &next, &tally))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread has panicked")?)
     })?;
-    let Tally { equal, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
+    let Tally { equal, events, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
     let sum: u64 = skipped.values().sum();
-    println!("{equal} equal, {different} different, {sum} skipped, {} s", began.elapsed().as_secs());
+    println!("{equal} equal ({events} events), {different} different, {sum} skipped, {} s", began.elapsed().as_secs());
     for (why, count) in skipped {
         println!("  skipped {count:>6}: {why}");
     }
@@ -115,12 +117,19 @@ fn work(args: &Args, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), Strin
         if index >= args.first + args.programs || is_over() {
             return Ok(());
         }
-        let strategy = generate::program(index);
-        let verdict = check_and_shrink(&mut trio, &strategy, &mut generate::runner(args.seed, index))
-            .map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
+        let program = generate::program(args.seed, index)?;
+        let verdict =
+            check(&mut trio, &program).map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
+        let verdict = match verdict {
+            Verdict::Different(difference) => Verdict::Different(Box::new(shrink(&mut trio, *difference)?)),
+            Verdict::Equal(_) | Verdict::Skipped(_) => verdict,
+        };
         let mut tally = tally.lock().map_err(|error| error.to_string())?;
         match verdict {
-            Verdict::Equal => tally.equal += 1,
+            Verdict::Equal(events) => {
+                tally.equal += 1;
+                tally.events += events;
+            }
             Verdict::Skipped(why) => *tally.skipped.entry(why).or_default() += 1,
             Verdict::Different(difference) => {
                 tally.different += 1;

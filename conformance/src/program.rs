@@ -178,6 +178,22 @@ impl What {
     }
 }
 
+impl What {
+    /// Makes a long time short; false if there is none.
+    pub(crate) fn hurry(&mut self, short: u64) -> bool {
+        let time = if let Self::Sleep { ms } | Self::FailAfter { timeout: ms, .. } = self { Some(ms) } else { self.timeout() };
+        time.filter(|ms| **ms > short).map(|ms| *ms = short).is_some()
+    }
+
+    fn timeout(&mut self) -> Option<&mut u64> {
+        if let Self::Scope { timeout, .. } | Self::Nursery { timeout, .. } | Self::Deadline { ms: timeout, .. } = self {
+            timeout.as_mut()
+        } else {
+            None
+        }
+    }
+}
+
 /// Calls `visit` for each operation of a block, those inside included, in the order in which they stand.
 pub(crate) fn walk(block: &mut Block, visit: &mut impl FnMut(u32, &mut What)) {
     for op in block {

@@ -1,6 +1,7 @@
 //! The interpreter on Testudo, on paused time; `interpret.py` is its counterpart.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -19,25 +20,33 @@ type Done = Result<(), Errs>;
 
 /// Runs a program once. Under another seed than 0, whoever is woken steps aside a few times before it goes on.
 pub(crate) fn run(program: &Program, seed: u64) -> Trace {
+    catch_unwind(AssertUnwindSafe(|| run_once(program, seed))).unwrap_or_else(|_| {
+        let events = vec![(0, 0, "panics".into())];
+        Trace { events, reported: Vec::new() }
+    })
+}
+
+fn run_once(program: &Program, seed: u64) -> Trace {
     let mut program = program.clone();
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("it needs nothing");
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let world = Arc::new(World::new(&mut program, seed));
         let mut main = main(&world, program.body);
-        tokio::select! {
-            () = &mut main => {}
+        let report = tokio::select! {
+            () = &mut main => drain(length(END)).await,
             () = sleep(length(END)) => {
                 world.close();
-                main.await;
+                // What has been reported until now.
+                drain(length(0)).await
             }
-        }
-        let report = drain(length(END)).await;
+        };
         let mut reported = Vec::new();
         for event in report.events() {
             match event {
                 Event::Failed(_, error) => reported.extend(numbers(error)),
-                other => world.odd(0, other),
+                other if !world.is_over() => world.odd(0, other),
+                _ => {}
             }
         }
         reported.sort_unstable();
@@ -149,6 +158,7 @@ impl At {
     // ------------------------------------------------------------------------------------ suspensions
 
     async fn suspend(&self, wait: impl Future<Output = ()>) -> Done {
+        self.step_aside().await;
         let watch = self.watch("cut");
         let blocked = self.world.block_on(self.id);
         wait.await;
@@ -160,15 +170,12 @@ impl At {
     }
 
     async fn sleep(self, ms: u64) -> Done {
-        if self.world.is_over() {
-            return Ok(());
-        }
         self.suspend(sleep(length(ms))).await
     }
 
     async fn join(&self, task: u32) {
-        let Some(handle) = self.world.task(task) else { return self.world.done(task).wait().await };
         let wait = async {
+            let Some(handle) = self.world.task(task) else { return self.world.done(task).wait().await };
             let mut handle = handle.lock().await;
             if handle.is_finished() { checkpoint().await } else { drop(handle.outcome().await) }
         };
@@ -282,8 +289,9 @@ impl At {
         let watch = self.watch("unwinds");
         let done = match kind {
             ShieldKind::Owned => shield(body).await,
-            ShieldKind::Scoped => shield_scoped(body).await,
-            ShieldKind::Local => SendWrapper::new(shield_local(body)).await,
+            // It needs the `LocalSet`, which only main is in.
+            ShieldKind::Local if self.task == 0 => SendWrapper::new(shield_local(body)).await,
+            ShieldKind::Scoped | ShieldKind::Local => shield_scoped(body).await,
             ShieldKind::Scope => match CancelScope::new().shielded(true).run(body).await {
                 Ok(done) => done,
                 Err(cancelled) => {
@@ -385,7 +393,10 @@ impl At {
             let watch = self.watch("body cut");
             let done = self.block(body).await;
             match &done {
-                Ok(()) => watch.ends(format!("{} body ok", self.id)),
+                Ok(()) => {
+                    watch.ends(format!("{} body ok", self.id));
+                    self.step_aside().await;
+                }
                 Err(failed) => watch.ends(format!("{} body failed {failed}", self.id)),
             }
             done
@@ -398,11 +409,13 @@ impl At {
             let called = world.scope(id).is_some_and(|scope| scope.cancel_requested());
             format!("called={}", text_of(called))
         };
-        let look = called.clone();
-        let watch = Watch::new(&self.world, self.task, move || format!("{id} unwinds {}", look()));
+        let watch = self.watch("unwinds");
         let active = self.world.activate(id);
         let result = run.await;
         drop(active);
+        if !matches!(result, Err(NurseryError::Failed(_))) {
+            self.step_aside().await;
+        }
         match result {
             Ok(()) | Err(NurseryError::Cancelled(_)) => watch.ends(format!("{id} ok {}", called())),
             Err(NurseryError::Failed(failures)) => {
@@ -453,6 +466,7 @@ impl At {
     }
 
     async fn start(self, nursery: u32, starts: bool, before: Block, after: Block) -> Done {
+        self.step_aside().await;
         let child = Self { task: self.id, ..self.clone() };
         let start = self.world.with_nursery(nursery, |nursery| match nursery {
             Some(AnyNursery::Regular(n)) => Some(child.start_in(n, starts, before, after)),

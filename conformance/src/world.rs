@@ -145,13 +145,11 @@ impl World {
         self.state().over
     }
 
-    /// Ends the run: what is blocked now waits for ever, and is let go.
+    /// Ends the run: what is blocked now waits for ever.
     pub(crate) fn close(&self) {
         let blocked = format!("blocked {:?}", self.state().blocked.iter().collect::<Vec<_>>());
         self.emit(0, blocked);
         self.state().over = true;
-        self.end.set();
-        self.events.iter().for_each(Flag::set);
     }
 
     /// The trace, with what was reported besides.
@@ -172,7 +170,8 @@ impl World {
     }
 
     pub(crate) fn done(&self, task: u32) -> &Flag {
-        &self.done[&task]
+        // One that is not in the program never ends.
+        self.done.get(&task).unwrap_or(&self.end)
     }
 
     pub(crate) fn block_on(&self, id: u32) -> Blocked<'_> {

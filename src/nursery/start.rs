@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -35,6 +36,8 @@ pub(crate) struct Gate<E> {
     node: Arc<Node>,
     home: Arc<Node>,
     state: Mutex<State>,
+    /// True once the child has started too late: its value counts only if it ends well. Never goes back.
+    late: AtomicBool,
     end: Mutex<Option<oneshot::Sender<Ended<(), E>>>>,
 }
 
@@ -49,18 +52,18 @@ enum State {
 
 impl<E> Gate<E> {
     /// The child says that it has started.
-    fn open(&self) -> bool {
+    fn open(&self) {
         let mut state = lock(&self.state);
         if *state != State::Waiting {
-            return false;
+            return;
         }
         *state = if self.node.is_cancelled() { State::TooLate } else { State::Started };
         let moves = *state == State::Started;
+        self.late.store(!moves, Ordering::Release);
         drop(state);
         if moves {
             self.node.reparent(&self.home);
         }
-        moves
     }
 
     /// The child has ended. True if its end belongs to the caller of `start`.
@@ -105,18 +108,18 @@ fn report_end<E: fmt::Display>(child: &Node, reporter: &Node, end: Ended<(), E>)
 /// Given to a child that is begun with [`Nursery::start`]: it says that it is ready.
 pub struct Started<V> {
     value: oneshot::Sender<V>,
-    open: Box<dyn FnOnce() -> bool + Send>,
+    open: Box<dyn FnOnce() + Send>,
 }
 
 impl<V> Started<V> {
     /// Hands `value` to the caller of `start`; from now on the child belongs to the nursery, with everything that it has opened.
     ///
-    /// If the caller has been cancelled by then, the child stays where it is, and is cancelled with it.
+    /// If the caller has been cancelled by then, the child stays where it is, and is cancelled with it; the caller gets the value
+    /// if the child ends all the same.
     pub fn started(self, value: V) {
-        if (self.open)() {
-            // A caller that is gone wants no value.
-            drop(self.value.send(value));
-        }
+        (self.open)();
+        // A caller that is gone wants no value.
+        drop(self.value.send(value));
     }
 }
 
@@ -166,6 +169,7 @@ where
         node: Arc::clone(&node),
         home: Arc::clone(&nursery.shared.node),
         state: Mutex::new(State::Waiting),
+        late: AtomicBool::new(false),
         end: Mutex::new(Some(end)),
     });
     let opened = Arc::clone(&gate);
@@ -222,14 +226,14 @@ impl<V, E> Future for Start<V, E> {
 impl<V, E> Run<V, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<V, StartError<E>>>> {
         // A child may drop its `Started` long before it ends; a oneshot that is over must not be polled again.
-        if !self.value.is_terminated() {
+        if !self.value.is_terminated() && !self.gate.late.load(Ordering::Acquire) {
             if let Poll::Ready(Ok(value)) = self.value.poll_unpin(cx) {
                 return Poll::Ready(Some(Ok(value)));
             }
         }
         let Poll::Ready(end) = self.end.poll_unpin(cx) else { return Poll::Pending };
         Poll::Ready(match end {
-            Ok(Ended::Returned(Ok(()))) => Some(Err(StartError::NotStarted)),
+            Ok(Ended::Returned(Ok(()))) => Some(self.value.try_recv().map_err(|_| StartError::NotStarted)),
             Ok(Ended::Returned(Err(error))) => Some(Err(StartError::Failed(error))),
             Ok(Ended::Cut(cause)) => (!self.gate.node.unwinds()).then_some(Err(StartError::Cancelled(cause))),
             Ok(Ended::Panicked(payload)) => resume_unwind(payload),
