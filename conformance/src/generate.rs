@@ -235,8 +235,11 @@ fn bind_one(what: &mut What, names: &Names, around: &[Place]) -> bool {
     if let What::Join { task } = what {
         return pick(&names.tasks, task);
     }
-    if let What::Spawn { nursery, .. } = what {
-        return pick_nursery(names, around, nursery, true);
+    if let What::Spawn { nursery, shield, .. } = what {
+        let bound = pick_nursery(names, around, nursery, true);
+        // The children of a local nursery have no options.
+        *shield &= !names.nurseries.iter().any(|place| place.local && place.id == *nursery);
+        return bound;
     }
     if let What::Start { nursery, .. } = what {
         return pick_nursery(names, around, nursery, false);

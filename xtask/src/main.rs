@@ -1,4 +1,4 @@
-//! The tools of this repository: the gate, the loom tests, the snapshot of the public API.
+//! The tools of this repository: the gate, the loom tests, the comparison with trio, the snapshot of the public API.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -13,6 +13,8 @@ usage: cargo xtask <command>
   ci             everything that must hold for a change
   loom           the interleavings of `src/core`
   sabotage       the stress test against a library with bugs in it
+  conformance [options]
+                 random programs on trio and on this library; `--help` lists the options
   api            compare the public API with api/testudo.txt
   api --bless    write api/testudo.txt";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["ci"] => ci(),
         ["loom"] => loom(),
         ["sabotage"] => sabotage(),
+        ["conformance", ref options @ ..] => conformance(options),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         _ => Err(USAGE.into()),
@@ -57,6 +60,7 @@ fn ci() -> Result {
     run(cargo("doc -p testudo -p testudo-macros --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
     loom()?;
     sabotage()?;
+    conformance(&["--programs", "2000", "--seed", "1"])?;
     api(false)?;
     println!("ci: all good after {} s", start.elapsed().as_secs());
     Ok(())
@@ -105,6 +109,14 @@ fn sabotage() -> Result {
         }
     }
     Ok(())
+}
+
+/// Runs random programs on trio and on this library, in an environment for Python that is made if it is missing.
+fn conformance(options: &[&str]) -> Result {
+    let venv = target("trio");
+    run(Command::new(root().join("conformance/setup.sh")).arg(&venv))?;
+    let python = venv.join("bin/python");
+    run(cargo("run -q -p conformance --").arg("--python").arg(python).args(options))
 }
 
 /// Compares the public API with its snapshot, or writes the snapshot.
@@ -173,7 +185,13 @@ fn shown(command: &Command) -> String {
         .get_envs()
         .filter_map(|(key, value)| Some(format!("{}='{}' ", key.to_string_lossy(), value?.to_string_lossy())));
     let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
-    let text: String = env.chain(["cargo".to_owned()]).chain(args).collect();
+    let program = Path::new(command.get_program());
+    let name = if program.is_absolute() && !program.starts_with(root()) {
+        program.file_name().unwrap_or(program.as_os_str())
+    } else {
+        program.as_os_str()
+    };
+    let text: String = env.chain([name.to_string_lossy().into_owned()]).chain(args).collect();
     text.replace(&root, "")
 }
 
