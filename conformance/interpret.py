@@ -209,6 +209,7 @@ class Run:
 
     async def op_yield(self, task, op):
         await trio.lowlevel.cancel_shielded_checkpoint()
+        await self.jitter()
         self.emit(task, f"{op['id']} yielded")
 
     async def wait_for(self, task, op, event):
@@ -414,6 +415,7 @@ class Run:
                     self.emit(task, f"{ident} body " + ("cut" if cancels(exc) else f"failed {failures(exc)}"))
                     raise
         except BaseException as exc:
+            await self.jitter()
             self.nursery_failed(task, ident, scope, caught, exc)
         self.check_absorbed(scope, caught, True)
         await self.jitter()
@@ -471,6 +473,7 @@ class Run:
         except RuntimeError:
             how = "not started"
         except BaseException as exc:
+            await self.jitter()
             how = "unwinds" if cancels(exc) else f"fails {failures(exc)}"
             self.emit(task, f"{ident} {how}")
             raise

@@ -35,6 +35,9 @@ struct Args {
     /// The number of the first program.
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Ends the run after so many seconds, however many programs are left.
+    #[arg(long, default_value_t = u64::MAX)]
+    seconds: u64,
     /// How many differences end the run.
     #[arg(long, default_value_t = 1)]
     differences: u64,
@@ -97,7 +100,7 @@ fn fuzz(args: &Args) -> Result<(), String> {
     let next = AtomicU64::new(args.first);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, &next, &tally))).collect();
+        let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, began, &next, &tally))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread has panicked")?)
     })?;
     let Tally { equal, events, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
@@ -109,11 +112,14 @@ fn fuzz(args: &Args) -> Result<(), String> {
     if different > 0 { Err(format!("{different} programs differ")) } else { Ok(()) }
 }
 
-fn work(args: &Args, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), String> {
+fn work(args: &Args, began: Instant, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), String> {
     let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
-        let is_over = || tally.lock().is_ok_and(|tally| tally.different >= args.differences);
+        let is_over = || {
+            let enough = tally.lock().is_ok_and(|tally| tally.different >= args.differences);
+            enough || began.elapsed().as_secs() >= args.seconds
+        };
         if index >= args.first + args.programs || is_over() {
             return Ok(());
         }

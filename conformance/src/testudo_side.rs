@@ -7,8 +7,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use send_wrapper::SendWrapper;
 use testudo::{
-    CancelScope, EffectiveDeadline, Event, FinalizeExt, Nursery, NurseryError, StartError, bracket, catch_cancelled, checkpoint,
-    current_deadline, drain, fail_after, nursery, nursery_local, shield, shield_local, shield_scoped, shield_with,
+    CancelScope, EffectiveDeadline, Event, FinalizeExt, Nursery, NurseryError, StartError, bracket, catch_cancelled,
+    checkpoint, current_deadline, drain, fail_after, nursery, nursery_local, shield, shield_local, shield_scoped,
+    shield_with,
 };
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
@@ -43,10 +44,10 @@ fn run_once(program: &Program, seed: u64) -> Trace {
         };
         let mut reported = Vec::new();
         for event in report.events() {
-            match event {
-                Event::Failed(_, error) => reported.extend(numbers(error)),
-                other if !world.is_over() => world.odd(0, other),
-                _ => {}
+            if let Event::Failed(_, error) = event {
+                reported.extend(numbers(error));
+            } else if !world.is_over() {
+                world.odd(0, event);
             }
         }
         reported.sort_unstable();
@@ -189,6 +190,7 @@ impl At {
     async fn goes_on(self, what: What) -> Done {
         if what == What::Yield {
             shield_scoped(tokio::task::yield_now()).await;
+            self.step_aside().await;
             self.emit("yielded");
             return Ok(());
         }
@@ -231,9 +233,8 @@ impl At {
             self.emit(&format!("sees {text}"));
         }
         if let What::Peek { target } = what {
-            if let Some(scope) = world.scope(*target) {
-                self.emit(&format!("asks {}", text_of(scope.cancel_requested())));
-            }
+            let asked = world.scope(*target).map(|scope| text_of(scope.cancel_requested()));
+            asked.into_iter().for_each(|asked| self.emit(&format!("asks {asked}")));
         }
         if *what == What::Fail {
             self.emit("fails");
@@ -388,19 +389,17 @@ impl At {
         done
     }
 
-    fn nursery_body(self, body: Block) -> impl Future<Output = Done> + Send {
-        async move {
-            let watch = self.watch("body cut");
-            let done = self.block(body).await;
-            match &done {
-                Ok(()) => {
-                    watch.ends(format!("{} body ok", self.id));
-                    self.step_aside().await;
-                }
-                Err(failed) => watch.ends(format!("{} body failed {failed}", self.id)),
+    async fn nursery_body(self, body: Block) -> Done {
+        let watch = self.watch("body cut");
+        let done = self.block(body).await;
+        match &done {
+            Ok(()) => {
+                watch.ends(format!("{} body ok", self.id));
+                self.step_aside().await;
             }
-            done
+            Err(failed) => watch.ends(format!("{} body failed {failed}", self.id)),
         }
+        done
     }
 
     async fn join_nursery(&self, run: impl Future<Output = Result<(), NurseryError<Errs>>>) -> Done {
@@ -413,9 +412,7 @@ impl At {
         let active = self.world.activate(id);
         let result = run.await;
         drop(active);
-        if !matches!(result, Err(NurseryError::Failed(_))) {
-            self.step_aside().await;
-        }
+        self.step_aside().await;
         match result {
             Ok(()) | Err(NurseryError::Cancelled(_)) => watch.ends(format!("{id} ok {}", called())),
             Err(NurseryError::Failed(failures)) => {

@@ -36,8 +36,7 @@ impl Trio {
     /// Starts the interpreter.
     pub(crate) fn start(python: &Path) -> std::io::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interpret.py");
-        let mut process =
-            Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let requests = process.stdin.take();
         let replies = BufReader::new(process.stdout.take().expect("it is piped"));
         Ok(Self { process, requests, replies })

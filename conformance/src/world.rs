@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -63,8 +62,6 @@ pub(crate) struct World {
     events: Vec<Flag>,
     done: HashMap<u32, Flag>,
     end: Flag,
-    /// Something happened that no program can explain.
-    pub(crate) odd: AtomicBool,
 }
 
 /// Set once, for all who wait.
@@ -111,7 +108,6 @@ impl World {
             events: (0..program.events).map(|_| Flag::new()).collect(),
             done,
             end: Flag::new(),
-            odd: AtomicBool::new(false),
         }
     }
 
@@ -137,7 +133,6 @@ impl World {
 
     /// Says how something has ended that can not end so.
     pub(crate) fn odd(&self, task: u32, what: impl fmt::Debug) {
-        self.odd.store(true, Ordering::Relaxed);
         self.emit(task, format!("odd: {what:?}"));
     }
 

@@ -185,13 +185,10 @@ fn shown(command: &Command) -> String {
         .get_envs()
         .filter_map(|(key, value)| Some(format!("{}='{}' ", key.to_string_lossy(), value?.to_string_lossy())));
     let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
-    let program = Path::new(command.get_program());
-    let name = if program.is_absolute() && !program.starts_with(root()) {
-        program.file_name().unwrap_or(program.as_os_str())
-    } else {
-        program.as_os_str()
-    };
-    let text: String = env.chain([name.to_string_lossy().into_owned()]).chain(args).collect();
+    // The name of cargo, whose place is nobody's business; the path of a script of ours, which is shortened below.
+    let program = command.get_program().to_string_lossy();
+    let name = if program.starts_with(&root) { &*program } else { program.rsplit('/').next().unwrap_or(&program) };
+    let text: String = env.chain([name.to_owned()]).chain(args).collect();
     text.replace(&root, "")
 }
 
