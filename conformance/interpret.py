@@ -75,6 +75,8 @@ class Run:
         self.nursery_cancels = {}
         self.done = {}
         self.absorbers = {}
+        self.cut_waits = []
+        self.set_at = {}
         self.end = trio.Event()
         self.events = [trio.Event() for _ in range(program["events"])]
         self.prepare(program["body"])
@@ -213,7 +215,7 @@ class Run:
         self.emit(task, f"{op['id']} yielded")
 
     async def wait_for(self, task, op, event):
-        """Trio drops what came in the same step as the cancel, Testudo delivers it (M1)."""
+        """Trio drops what came at the instant of the cancel, Testudo delivers it (M1)."""
         if self.over:
             return
         was_set = True
@@ -226,9 +228,17 @@ class Run:
         try:
             await self.suspend(task, op, wait)
         except trio.Cancelled:
-            if event.is_set() and not was_set:
-                self.skip.add("done and cancelled")
+            if not was_set:
+                self.cut_waits.append((event, self.now()))
             raise
+
+    def set(self, event):
+        self.set_at.setdefault(event, self.now())
+        event.set()
+
+    def check_waits(self):
+        if any(self.set_at.get(event) == at for event, at in self.cut_waits):
+            self.skip.add("done and cancelled")
 
     async def op_wait(self, task, op):
         await self.wait_for(task, op, self.events[op["event"]])
@@ -249,7 +259,7 @@ class Run:
     # ------------------------------------------------------------------------------------------ requests
 
     async def op_set(self, task, op):
-        self.events[op["event"]].set()
+        self.set(self.events[op["event"]])
         self.emit(task, f"{op['id']} set")
 
     async def op_cancel(self, task, op):
@@ -458,7 +468,7 @@ class Run:
             self.emit(task, "end cut" if cancels(exc) else f"end failed {failures(exc)}")
             raise
         finally:
-            self.done[task].set()
+            self.set(self.done[task])
 
     async def op_start(self, task, op):
         nursery = self.nurseries.get(op["nursery"])
@@ -503,6 +513,7 @@ async def trace_of(program, seed):
     trio_run._r.seed(seed)
     run = Run(program, seed)
     await run.go()
+    run.check_waits()
     # The order of one task at one instant stands; that of different tasks is nobody's promise.
     trace = sorted(run.trace, key=lambda event: event[:2])
     return run.skip, {"events": trace, "reported": sorted(run.reported)}

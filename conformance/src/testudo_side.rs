@@ -441,7 +441,8 @@ impl At {
                 Some(AnyTask::Regular(Arc::new(tokio::sync::Mutex::new(task)), named))
             }
             AnyNursery::Local(n) => {
-                let task = n.spawn(child.child(body));
+                // One that is closed panics, and there is no way to ask.
+                let task = catch_unwind(AssertUnwindSafe(|| n.spawn(child.child(body)))).ok()?;
                 Some(AnyTask::Local(SendWrapper::new(task)))
             }
         });
