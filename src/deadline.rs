@@ -130,7 +130,8 @@ impl Timers {
 
 /// Cancels a node whose deadline has passed. One that had ended by then was in time (T8).
 pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
-    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || node.has_ended() {
+    let has_ended = || node.parent().is_none() && node.outward().is_some();
+    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || has_ended() {
         return;
     }
     if node.info.kind == Kind::Shield {
@@ -199,10 +200,12 @@ fn effective(node: &Arc<Node>) -> Option<Ticks> {
 fn visible(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
     let mut opened = None;
     std::iter::successors(Some(Arc::clone(node)), move |node| {
-        let [parent, outside] = node.parents();
+        if node.info.kind == Kind::Exposed {
+            opened = node.outside().or(opened.take());
+        }
         // The view from outside a shield is what is next around it.
-        opened = outside.or(opened.take());
-        parent.filter(|parent| !node.is_shielded() || opened.as_ref().is_some_and(|open| Arc::ptr_eq(open, parent)))
+        let is_open = |parent: &_| !node.is_shielded() || opened.as_ref().is_some_and(|open| Arc::ptr_eq(open, parent));
+        node.parent().filter(is_open)
     })
 }
 

@@ -391,16 +391,9 @@ impl<H> Node<H> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
     }
 
-    /// The node around this one, and the view from outside the shield that it opens.
-    pub(crate) fn parents(&self) -> [Option<Arc<Self>>; 2] {
-        let tree = self.tree.lock();
-        [&tree.parent, &tree.outside].map(|link| link.as_ref().map(|(node, _)| Arc::clone(node)))
-    }
-
-    /// True once the node was taken out of the tree.
-    pub(crate) fn has_ended(&self) -> bool {
-        let tree = self.tree.lock();
-        tree.parent.is_none() && tree.left.is_some()
+    /// The view from outside the shield that this node opens, if it does.
+    pub(crate) fn outside(&self) -> Option<Arc<Self>> {
+        self.tree.lock().outside.as_ref().map(|(node, _)| Arc::clone(node))
     }
 
     /// The node around this one, or the one that was at its end.
