@@ -391,11 +391,6 @@ impl<H> Node<H> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
     }
 
-    /// The view from outside the shield that this node opens, if it does.
-    pub(crate) fn outside(&self) -> Option<Arc<Self>> {
-        self.tree.lock().outside.as_ref().map(|(node, _)| Arc::clone(node))
-    }
-
     /// The node around this one, or the one that was at its end.
     pub(crate) fn outward(&self) -> Option<Arc<Self>> {
         let tree = self.tree.lock();
