@@ -201,9 +201,17 @@ fn effective(node: &Arc<Node>) -> Option<Ticks> {
     visible(node).filter_map(|node| node.deadline()).min()
 }
 
-/// This node and those around it, up to and including the innermost shield.
+/// This node and those around it, up to and including the innermost shield that is not open here.
 fn visible(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-    std::iter::successors(Some(Arc::clone(node)), |node| if node.is_shielded() { None } else { node.parent() })
+    let mut opened = None;
+    std::iter::successors(Some(Arc::clone(node)), move |node| {
+        if node.info.kind == Kind::Exposed {
+            opened = node.outside().or(opened.take());
+        }
+        // The view from outside a shield is what is next around it.
+        let is_open = |parent: &_| !node.is_shielded() || opened.as_ref().is_some_and(|open| Arc::ptr_eq(open, parent));
+        node.parent().filter(is_open)
+    })
 }
 
 /// Fires the deadlines around this code that have passed but were not looked at yet (T15).

@@ -1,4 +1,4 @@
-//! The tools of this repository: the gate, the loom tests, the snapshot of the public API.
+//! The tools of this repository: the gate, the loom tests, the comparison with trio, the snapshot of the public API.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -13,6 +13,8 @@ usage: cargo xtask <command>
   ci             everything that must hold for a change
   loom           the interleavings of `src/core`
   sabotage       the stress test against a library with bugs in it
+  conformance [options]
+                 random programs on trio and on this library; `--help` lists the options
   api            compare the public API with api/testudo.txt
   api --bless    write api/testudo.txt
   instructions   compare instruction counts with benches/instructions.toml
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["ci"] => ci(),
         ["loom"] => loom(),
         ["sabotage"] => sabotage(),
+        ["conformance", ref options @ ..] => conformance(options),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         ["instructions"] => instructions(""),
@@ -66,6 +69,7 @@ fn ci() -> Result {
     run(cargo("doc -p testudo -p testudo-macros --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
     loom()?;
     sabotage()?;
+    conformance(&["--programs", "2000", "--seed", "1"])?;
     api(false)?;
     instructions("")?;
     step("bench -q -p testudo-bench --bench times", "--quick")?;
@@ -116,6 +120,14 @@ fn sabotage() -> Result {
         }
     }
     Ok(())
+}
+
+/// Runs random programs on trio and on this library, in an environment for Python that is made if it is missing.
+fn conformance(options: &[&str]) -> Result {
+    let venv = target("trio");
+    run(Command::new(root().join("conformance/setup.sh")).arg(&venv))?;
+    let python = venv.join("bin/python");
+    run(cargo("run -q -p conformance --").arg("--python").arg(python).args(options))
 }
 
 /// Compares the public API with its snapshot, or writes the snapshot.
@@ -194,8 +206,10 @@ fn shown(command: &Command) -> String {
         .get_envs()
         .filter_map(|(key, value)| Some(format!("{}='{}' ", key.to_string_lossy(), value?.to_string_lossy())));
     let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
-    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
-    let text: String = env.chain([program.into_owned()]).chain(args).collect();
+    // The name of cargo, whose place is nobody's business; the path of a script of ours, which is shortened below.
+    let program = command.get_program().to_string_lossy();
+    let name = if program.starts_with(&root) { &*program } else { program.rsplit('/').next().unwrap_or(&program) };
+    let text: String = env.chain([name.to_owned()]).chain(args).collect();
     text.replace(&root, "")
 }
 

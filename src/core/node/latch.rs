@@ -42,6 +42,11 @@ impl<H> Node<H> {
         !self.is_shielded() || self.has(PIERCED | UNWINDS)
     }
 
+    /// The view from outside the shield that this node opens, if it does.
+    pub(crate) fn outside(&self) -> Option<Arc<Self>> {
+        self.tree.lock().outside.as_ref().map(|(node, _)| Arc::clone(node))
+    }
+
     /// From this node upwards as far as a cancel is visible.
     fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
         std::iter::successors(Some(Arc::clone(self)), |node| {

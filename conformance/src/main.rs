@@ -1,0 +1,146 @@
+//! Random programs, run by trio and by Testudo, whose traces must be equal.
+
+mod compare;
+mod generate;
+mod program;
+mod testudo_side;
+mod trio_side;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+
+use crate::compare::{Verdict, check, shrink};
+use crate::program::Program;
+use crate::trio_side::Trio;
+
+/// Runs random programs on trio and on Testudo, and compares what they do.
+#[derive(Parser)]
+struct Args {
+    /// A Python that has trio.
+    #[arg(long)]
+    python: PathBuf,
+    /// How many programs.
+    #[arg(long, default_value_t = 2_000)]
+    programs: u64,
+    /// The seed from which all follow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The number of the first program.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Ends the run after so many seconds, however many programs are left.
+    #[arg(long, default_value_t = u64::MAX)]
+    seconds: u64,
+    /// How many differences end the run.
+    #[arg(long, default_value_t = 1)]
+    differences: u64,
+    /// How many threads, each with a Python of its own.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Only these programs, each a line of JSON in a file.
+    #[arg(long)]
+    replay: Option<PathBuf>,
+}
+
+/// What a run has come to so far.
+#[derive(Default)]
+struct Tally {
+    equal: u64,
+    /// In the traces that were equal.
+    events: usize,
+    skipped: BTreeMap<String, u64>,
+    different: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match &args.replay {
+        Some(file) => replay(&args.python, file),
+        None => cases(&args.python).and_then(|()| fuzz(&args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the smallest programs that have shown a bug once.
+fn cases(python: &Path) -> Result<(), String> {
+    replay(python, &Path::new(env!("CARGO_MANIFEST_DIR")).join("cases.jsonl"))
+}
+
+fn replay(python: &Path, file: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut trio = Trio::start(python).map_err(|error| error.to_string())?;
+    for (number, line) in text.lines().enumerate() {
+        let program: Program = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        match check(&mut trio, &program)? {
+            Verdict::Equal(_) => {}
+            Verdict::Skipped(why) => return Err(format!("line {} does not count: {why}", number + 1)),
+            Verdict::Different(difference) => return Err(format!("line {} differs:\n{difference}", number + 1)),
+        }
+    }
+    println!("{} programs of {} are equal", text.lines().count(), file.display());
+    Ok(())
+}
+
+fn fuzz(args: &Args) -> Result<(), String> {
+    println!("seed {}, programs {}..{}", args.seed, args.first, args.first + args.programs);
+    let began = Instant::now();
+    let next = AtomicU64::new(args.first);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, began, &next, &tally))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread has panicked")?)
+    })?;
+    let Tally { equal, events, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
+    let sum: u64 = skipped.values().sum();
+    println!("{equal} equal ({events} events), {different} different, {sum} skipped, {} s", began.elapsed().as_secs());
+    for (why, count) in skipped {
+        println!("  skipped {count:>6}: {why}");
+    }
+    if different > 0 { Err(format!("{different} programs differ")) } else { Ok(()) }
+}
+
+fn work(args: &Args, began: Instant, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), String> {
+    let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let is_over = || {
+            let enough = tally.lock().is_ok_and(|tally| tally.different >= args.differences);
+            enough || began.elapsed().as_secs() >= args.seconds
+        };
+        if index >= args.first + args.programs || is_over() {
+            return Ok(());
+        }
+        let program = generate::program(args.seed, index)?;
+        let verdict =
+            check(&mut trio, &program).map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
+        let verdict = match verdict {
+            Verdict::Different(difference) => Verdict::Different(Box::new(shrink(&mut trio, *difference)?)),
+            Verdict::Equal(_) | Verdict::Skipped(_) => verdict,
+        };
+        let mut tally = tally.lock().map_err(|error| error.to_string())?;
+        match verdict {
+            Verdict::Equal(events) => {
+                tally.equal += 1;
+                tally.events += events;
+            }
+            Verdict::Skipped(why) => *tally.skipped.entry(why).or_default() += 1,
+            Verdict::Different(difference) => {
+                tally.different += 1;
+                println!("seed {} program {index} differs, shrunk:\n{difference}", args.seed);
+            }
+        }
+    }
+}
