@@ -16,5 +16,6 @@ mod spans;
 mod support;
 mod surface;
 mod test_macro;
+mod testing;
 mod traps;
 mod ui;
