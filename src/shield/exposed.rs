@@ -59,7 +59,7 @@ where
     let info = |kind| Info::new(kind, Location::caller(), clock::now());
     let exposed = Exposed {
         shield: CoreNode::unbound(info(Kind::Shield), None, true),
-        outside: CoreNode::unbound(info(Kind::Exposed), None, false),
+        outside: CoreNode::unbound(info(Kind::Outside), None, false),
     };
     let (outside, shield) = (Arc::clone(&exposed.outside), Arc::clone(&exposed.shield));
     Shield::from_body(Body::with_outside(outside, shield, make(exposed)))
