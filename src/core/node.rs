@@ -397,6 +397,11 @@ impl<H> Node<H> {
         }
     }
 
+    /// What it was made to see by [`expose`](Self::expose).
+    pub(crate) fn exposed_to(&self) -> Option<Arc<Self>> {
+        self.tree.lock().outside.as_ref().map(|(node, _)| Arc::clone(node))
+    }
+
     pub(crate) fn parent(&self) -> Option<Arc<Self>> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
     }

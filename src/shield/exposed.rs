@@ -67,7 +67,7 @@ where
 
 /// The right to open one shield from inside; given by [`shield_with`].
 ///
-/// Elsewhere, inside another shield, or after the end of its own, it opens nothing: [`run`](Self::run) just runs.
+/// Elsewhere, inside another shield that is closed, or after the end of its own, it opens nothing: [`run`](Self::run) just runs.
 #[derive(Clone)]
 pub struct Exposed {
     shield: Arc<Node>,
@@ -98,7 +98,14 @@ impl Exposed {
 
     /// Makes `node` see what the shield holds off, unless another shield is between the two.
     fn open(&self, node: &Arc<Node>) {
-        let shield = std::iter::successors(node.parent(), |node| node.parent()).find(|node| node.is_shielded());
+        let mut opened: Vec<Arc<Node>> = Vec::new();
+        let mut around = std::iter::successors(node.parent(), |node| node.parent());
+        // A shield that is open here already (its outside is just around it) is not between the two.
+        let shield = around.find(|node| {
+            opened.extend(node.exposed_to());
+            let is_open = || node.parent().is_some_and(|outside| opened.iter().any(|open| Arc::ptr_eq(open, &outside)));
+            node.is_shielded() && !is_open()
+        });
         if shield.is_some_and(|shield| Arc::ptr_eq(&shield, &self.shield)) {
             node.expose(&self.outside);
         }

@@ -2,7 +2,8 @@
 
 use std::future::pending;
 
-use testudo::{CancelScope, nursery, shield_with};
+use testudo::{CancelScope, CauseKind, nursery, shield_with};
+use tokio::time::{Instant, sleep};
 
 use crate::support::{Count, S};
 
@@ -23,4 +24,19 @@ async fn a_nursery_whose_body_has_caught_a_cancel_returns() {
     });
     run.await.unwrap();
     assert_eq!(seen.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn two_shields_are_opened_one_after_the_other() {
+    let start = Instant::now();
+    let run = shield_with(|outer| async move {
+        let inner = shield_with(|inner| async move {
+            let part = outer.run(sleep(9 * S));
+            inner.run(async { part.await.unwrap_err() }).await.unwrap()
+        });
+        inner.await
+    });
+    let cut = CancelScope::new().timeout(S).run(run).await.unwrap();
+    assert_eq!(cut.cause().kind(), CauseKind::Deadline);
+    assert_eq!(start.elapsed(), S);
 }
