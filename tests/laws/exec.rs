@@ -106,7 +106,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-type Part = BoxFuture<'static, Result<(), Fault>>;
+pub(crate) type Part = BoxFuture<'static, Result<(), Fault>>;
 
 /// All times of a program added up are less.
 const HORIZON: Duration = Duration::from_secs(100_000);
@@ -116,8 +116,7 @@ pub(crate) fn run(p: &P, cuts: &[(u64, Cut)]) -> Obs {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("it needs nothing");
     runtime.block_on(async {
         let world = World::new(p);
-        let place = Place { world: Arc::clone(&world), task: ROOT };
-        let root = place.run(P::Scope(ROOT, None, Box::new(p.clone())));
+        let root = whole(&world, p);
         let mut main = Some(AssertUnwindSafe(root).catch_unwind().boxed());
         let mut ended = None;
         for (at, cut) in cuts {
@@ -146,9 +145,19 @@ pub(crate) fn run(p: &P, cuts: &[(u64, Cut)]) -> Obs {
             assert_eq!(report.lost(), 0, "{report}");
             idle = report.left().is_empty().then(|| world.now());
         }
-        let trace = lock(&world.trace).clone();
-        Obs::new(outcome, ended, idle, trace)
+        Obs::new(outcome, ended, idle, world.trace())
     })
+}
+
+/// A program as one future.
+pub(crate) fn whole(world: &Arc<World>, p: &P) -> Part {
+    let place = Place { world: Arc::clone(world), task: ROOT };
+    place.run(P::Scope(ROOT, None, Box::new(p.clone())))
+}
+
+/// A program of which nothing is to be seen.
+pub(crate) fn part(p: &P) -> Part {
+    Place { world: World::new(p), task: ROOT }.run(p.clone())
 }
 
 fn outcome(end: std::thread::Result<Result<(), Fault>>) -> Outcome {
@@ -176,7 +185,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(p: &P) -> Arc<Self> {
+    pub(crate) fn new(p: &P) -> Arc<Self> {
         let mut ids = p.all(|p| if let P::Scope(id, ..) = p { Some(*id) } else { None });
         ids.insert(ROOT);
         let scopes = ids.into_iter().map(|id| {
@@ -198,6 +207,10 @@ impl World {
             children: Mutex::default(),
             foreign: foreign.expect("it is called at once"),
         })
+    }
+
+    pub(crate) fn trace(&self) -> Vec<Event> {
+        lock(&self.trace).clone()
     }
 
     fn now(&self) -> u64 {
