@@ -319,7 +319,6 @@ impl Model {
     /// Begins one part. None if the task waits now.
     fn begin(&mut self, task: usize, p: P) -> Option<Flow> {
         let here = self.here(task);
-        let push = |model: &mut Self, frame, inner| model.tasks[task].stack.extend([frame, Frame::Seq(vec![inner])]);
         match p {
             P::Emit(id) => self.log(task, id, What::Emit),
             P::Fail => return Some(Flow::Err),
@@ -339,6 +338,25 @@ impl Model {
                 return self.suspend(task, State::Yielded);
             }
             P::Seq(parts) => self.tasks[task].stack.push(Frame::Seq(parts)),
+            P::Cancel(id) => match self.scopes.get(&id) {
+                Some(&node) => self.ask(node),
+                None => drop(self.asked_early.insert(id)),
+            },
+            P::CancelChild(id) => {
+                if let Some(&child) = self.children.get(&id) {
+                    self.ask(self.tasks[child].base);
+                }
+            }
+            P::Spawn(id, nursery, p) => self.spawn(task, id, nursery, *p),
+            region => self.enter(task, here, region),
+        }
+        Some(Flow::Go)
+    }
+
+    /// Enters a region: its frame, and its body above that.
+    fn enter(&mut self, task: usize, here: usize, p: P) {
+        let push = |model: &mut Self, frame, inner| model.tasks[task].stack.extend([frame, Frame::Seq(vec![inner])]);
+        match p {
             P::Mask(id, p) => {
                 let node = self.node(Some(here), Kind::Shield { dropped: false });
                 self.shields.insert(id, node);
@@ -362,15 +380,6 @@ impl Model {
                 self.timers.extend(timeout.map(|ms| (self.now + ms, Timer::Scope(id))));
                 push(self, Frame::Scope(id, node), *p);
             }
-            P::Cancel(id) => match self.scopes.get(&id) {
-                Some(&node) => self.ask(node),
-                None => drop(self.asked_early.insert(id)),
-            },
-            P::CancelChild(id) => {
-                if let Some(&child) = self.children.get(&id) {
-                    self.ask(self.tasks[child].base);
-                }
-            }
             P::OnCancel(id, p, fin) => {
                 self.log(task, id, What::Begun);
                 push(self, Frame::Clean { id, fin: *fin, always: false }, *p);
@@ -391,9 +400,8 @@ impl Model {
                 self.nurseries.insert(id, nursery);
                 push(self, Frame::Nursery(id), *p);
             }
-            P::Spawn(id, nursery, p) => self.spawn(task, id, nursery, *p),
+            other => unreachable!("not a region: {other:?}"),
         }
-        Some(Flow::Go)
     }
 
     fn spawn(&mut self, task: usize, id: Id, nursery: Id, p: P) {
