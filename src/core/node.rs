@@ -1,5 +1,6 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod exposed;
 mod latch;
 
 use std::panic::Location;
@@ -383,23 +384,6 @@ impl<H> Node<H> {
         self.detach();
         let frames = std::mem::take(&mut self.tree.lock().frames);
         drop(frames);
-    }
-
-    /// Makes an exposed node see what its shield holds off.
-    pub(crate) fn expose(self: &Arc<Self>, outside: &Arc<Self>) {
-        let mut outside_tree = outside.tree.lock();
-        let key = outside_tree.children.insert(Arc::clone(self));
-        self.tree.lock().outside = Some((Arc::clone(outside), key));
-        let look = self.recompute(outside, &outside_tree, 0);
-        drop(outside_tree);
-        if look != Look::Same {
-            self.spread(0);
-        }
-    }
-
-    /// What it was made to see by [`expose`](Self::expose).
-    pub(crate) fn exposed_to(&self) -> Option<Arc<Self>> {
-        self.tree.lock().outside.as_ref().map(|(node, _)| Arc::clone(node))
     }
 
     pub(crate) fn parent(&self) -> Option<Arc<Self>> {

@@ -127,7 +127,7 @@ async fn l21_a_cancel_of_what_has_ended_is_nothing() {
 #[test]
 fn l22_everybody_waits_for_the_finalizers() {
     check_of(60, (1..9_u64, 1..9_u64, 1..9_u64), |(first, second, length)| {
-        let ends = paused(async move {
+        let ends = start_paused(async move {
             let start = Instant::now();
             let task: Arc<std::sync::Mutex<Vec<u64>>> = Arc::default();
             let ends = Arc::clone(&task);
@@ -178,7 +178,7 @@ fn l23_a_second_cancel_changes_nothing() {
 #[test]
 fn l24_the_first_cause_counts_and_all_are_kept() {
     check_of(60, (1..5_usize, 1..5_usize), |(outer, inner)| {
-        paused(async move {
+        start_paused(async move {
             let (around, scope) = (CancelScope::new(), CancelScope::new());
             let (far, near) = (around.handle(), scope.handle());
             let why = around.run(scope.run(async {
@@ -226,7 +226,7 @@ fn l25_cancelled_before_the_first_poll_is_cut_at_the_first_suspension() {
 #[test]
 fn l26_a_budget_ends_a_shield_that_never_ends() {
     check_of(80, (1..50_u64, 1..50_u64, any::<bool>(), any::<bool>()), |(cancel, budget, nested, dropped)| {
-        let ended = paused(async move {
+        let ended = start_paused(async move {
             let start = Instant::now();
             let inner = shield(pending::<()>());
             let held = shield(async move { if nested { inner.await } else { pending().await } });
@@ -249,7 +249,7 @@ fn l26_a_budget_ends_a_shield_that_never_ends() {
 #[test]
 fn l27_a_cancel_is_delivered_by_who_is_cut_off() {
     check_of(40, 1..20_u64, |length| {
-        let ended = paused(async move {
+        let ended = start_paused(async move {
             let start = Instant::now();
             let run = nursery(|n| async move {
                 let target: Task<(), String> =
@@ -288,7 +288,7 @@ pub(crate) fn to32(n: u64) -> u32 {
 }
 
 /// Runs something on paused time.
-pub(crate) fn paused<T>(body: impl Future<Output = T>) -> T {
+pub(crate) fn start_paused<T>(body: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("it needs nothing").block_on(body)
 }

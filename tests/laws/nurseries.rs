@@ -12,7 +12,7 @@ use testudo::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::cancel::{paused, to32};
+use crate::cancel::{start_paused, to32};
 use crate::exec::{Fault, Obs, What};
 use crate::program::{ALL, Grammar, Id, P};
 use crate::reference::{BOTH, check, check_of, each};
@@ -65,7 +65,7 @@ fn plans() -> impl Strategy<Value = Plan> {
 /// Runs children, each with a finalizer of half a second. Gives the result, its time in half seconds, and how many have ended well.
 fn family(plan: &Plan, policy: Policy) -> (Result<(), NurseryError<Fault>>, u64, usize) {
     let (plan, well) = (plan.clone(), Arc::new(AtomicUsize::new(0)));
-    paused(async {
+    start_paused(async {
         let (start, count) = (Instant::now(), Arc::clone(&well));
         let run = nursery(|n| async move {
             for (length, fails) in plan {
@@ -122,7 +122,7 @@ fn l30_a_cancel_is_not_an_error() {
 #[test]
 fn l31_a_failure_behind_a_cancel_is_not_lost() {
     check_of(80, (1..9_u64, 10..20_u64, any::<bool>()), |(cancel, fails, outside)| {
-        let (found, reported) = paused(async move {
+        let (found, reported) = start_paused(async move {
             let children = nursery(|n| async move {
                 n.spawn(shield(async move {
                     sleep(S * to32(fails)).await;
@@ -153,7 +153,7 @@ fn l31_a_failure_behind_a_cancel_is_not_lost() {
 #[test]
 fn l32_a_child_is_shielded_iff_its_nursery_is() {
     check_of(60, (any::<bool>(), 1..9_u64, 10..20_u64), |(inside, cancel, length)| {
-        let (cut_off, ended) = paused(async move {
+        let (cut_off, ended) = start_paused(async move {
             let start = Instant::now();
             let ends = Arc::new(AtomicUsize::new(0));
             let end = Arc::clone(&ends);
@@ -231,7 +231,7 @@ fn l34_the_losers_of_a_race_are_awaited() {
 fn l35_daemons_do_not_keep_a_nursery_open() {
     check_of(60, (1..9_u64, 1..9_u64, any::<bool>()), |(child, daemon, fails)| {
         prop_assume!(child != daemon);
-        let (failed, ended) = paused(async move {
+        let (failed, ended) = start_paused(async move {
             let start = Instant::now();
             let run = nursery(|n| async move {
                 n.task().daemon().spawn(async move {

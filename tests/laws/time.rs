@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use testudo::{CancelScope, EffectiveDeadline, current_deadline, fail_after, nursery, shield};
 use tokio::time::{Instant, sleep};
 
-use crate::cancel::{paused, to32};
+use crate::cancel::{start_paused, to32};
 use crate::reference::check_of;
 
 const S: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const S: Duration = Duration::from_secs(1);
 fn l38_a_timeout_is_attributed_to_its_own_scope() {
     check_of(150, (1..30_u64, 1..30_u64, 1..30_u64), |(outer, inner, length)| {
         prop_assume!(outer != inner && inner != length && outer != length);
-        let seen = paused(async move {
+        let seen = start_paused(async move {
             let start = Instant::now();
             let work = fail_after(S * to32(inner), sleep(S * to32(length)));
             let seen = match fail_after(S * to32(outer), work).await {
@@ -45,7 +45,7 @@ fn l39_deadlines_compose_and_a_budget_bounds_the_shield() {
     check_of(150, (1..30_u64, 1..30_u64, 1..30_u64, 1..90_u64), |(outer, inner, budget, length)| {
         let deadline = outer.min(inner);
         prop_assume!(length != deadline && length != deadline + budget);
-        let (effective, inside, ended) = paused(async move {
+        let (effective, inside, ended) = start_paused(async move {
             let start = Instant::now();
             let mut seen = (EffectiveDeadline::None, EffectiveDeadline::None);
             let looked = std::sync::Arc::new(std::sync::Mutex::new(EffectiveDeadline::Cancelled));
@@ -77,7 +77,7 @@ fn l39_deadlines_compose_and_a_budget_bounds_the_shield() {
 #[test]
 fn l39_times_add_up() {
     check_of(100, (1..99_u64, 1..99_u64), |(a, b)| {
-        let (sum, max) = paused(async move {
+        let (sum, max) = start_paused(async move {
             let start = Instant::now();
             sleep(S * to32(a)).await;
             sleep(S * to32(b)).await;
