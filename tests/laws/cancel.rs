@@ -210,7 +210,7 @@ fn l25_cancelled_before_the_first_poll_is_cut_at_the_first_suspension() {
     check(150, CALM, |p| {
         let child = P::seq([P::Emit(901), P::Yield(902), p.clone()]);
         let spawn = P::Spawn(hidden(2), hidden(1), Box::new(child.clone()));
-        let nursery = P::Nursery(hidden(1), Box::new(P::seq([P::Cancel(hidden(1)), spawn, P::Yield(903)])));
+        let nursery = P::Nursery(hidden(1), Box::new(P::seq([P::Cancel(hidden(1)), spawn])));
         let scope = P::seq([P::Cancel(hidden(3)), P::Scope(hidden(3), None, Box::new(child))]);
         for whole in [nursery, scope] {
             let obs = agree(&whole, &[])?.seen();

@@ -138,9 +138,10 @@ fn l01_a_deferred_cancel_is_seen_later() {
     check(200, CALM, |p| {
         let whole = then_more(mask(1, p.clone()));
         each(&whole, &CANCEL, |cut, obs| {
-            let cancelled = cut.is_some_and(|(at, _)| at < obs.ended || obs.count(MORE, What::Emit) == 0);
-            prop_assert!(!cancelled || obs.count(MORE, What::Emit) == 0, "{:?}", obs);
-            prop_assert!(cut.is_none() || obs.count(0, What::Cut) == 1, "{:?}", obs);
+            // Later than main it finds nothing to cancel: only what is rescued is left.
+            if cut.is_some_and(|(at, _)| at <= obs.ended) {
+                prop_assert_eq!((obs.count(MORE, What::Emit), obs.count(ROOT, What::Cut)), (0, 1), "{:?}", obs);
+            }
             Ok(())
         })
     });

@@ -310,10 +310,17 @@ impl Model {
     /// Waits at a leaf, or is cut off there.
     fn suspend(&mut self, task: usize, state: State) -> Option<Flow> {
         if self.is_cancelled(self.here(task)) {
+            self.races(task);
             return Some(Flow::Cut);
         }
         self.tasks[task].state = state;
         None
+    }
+
+    /// It gives way, perhaps, at a moment at which others can run: who does so first, and how often, is nobody's promise.
+    fn races(&mut self, task: usize) {
+        let waits = |other: &usize| matches!(self.tasks[*other].state, State::Ready(_) | State::Yielded);
+        self.raced |= self.ready.iter().any(|other| *other != task && waits(other));
     }
 
     /// Begins one part. None if the task waits now.
@@ -334,6 +341,7 @@ impl Model {
             }
             P::Yield(id) => {
                 self.tasks[task].stack.push(Frame::Seq(vec![P::Emit(id)]));
+                self.races(task);
                 self.ready.push_back(task);
                 return self.suspend(task, State::Yielded);
             }

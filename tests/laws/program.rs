@@ -201,7 +201,7 @@ pub(crate) fn raw(grammar: Grammar, size: u32) -> BoxedStrategy<P> {
     let calm = leaf(Grammar { failures: false, never: false, ..grammar });
     let finalizer = proptest::collection::vec(calm, 1..3).prop_map(P::Seq).boxed();
     leaf(grammar)
-        .prop_recursive(5, size, 3, move |inner| {
+        .prop_recursive(6, size, 3, move |inner| {
             let part = || inner.clone().prop_map(Box::new);
             let clean = || finalizer.clone().prop_map(Box::new);
             let timeout = match grammar.cancels {
@@ -223,8 +223,12 @@ pub(crate) fn raw(grammar: Grammar, size: u32) -> BoxedStrategy<P> {
                 forms.push((1, (0..4_u64, part()).prop_map(|(d, p)| P::DropAfter(0, d, p)).boxed()));
             }
             if grammar.tasks {
-                forms.push((3, part().prop_map(|p| P::Nursery(0, p)).boxed()));
-                forms.push((4, (0..2_u16, part()).prop_map(|(n, p)| P::Spawn(0, n, p)).boxed()));
+                // Mostly with a child: one without is a scope.
+                let family = (part(), inner.clone());
+                let family = family.prop_map(|(child, body)| P::seq([P::Spawn(0, 0, child), body]));
+                forms.push((4, family.prop_map(|p| P::Nursery(0, Box::new(p))).boxed()));
+                forms.push((1, part().prop_map(|p| P::Nursery(0, p)).boxed()));
+                forms.push((2, (0..2_u16, part()).prop_map(|(n, p)| P::Spawn(0, n, p)).boxed()));
             }
             proptest::strategy::Union::new_weighted(forms).boxed()
         })

@@ -12,7 +12,7 @@ pub(crate) type Verdict = Result<(), TestCaseError>;
 /// Checks a property of generated programs. The seed is fixed, unless the environment's `TESTUDO_SEED` names another;
 /// `PROPTEST_CASES` programs instead of `cases`.
 pub(crate) fn check(cases: u32, grammar: Grammar, property: impl Fn(&P) -> Verdict) {
-    check_of(cases, programs(grammar, 16), |p| property(&p));
+    check_of(cases, programs(grammar, 24), |p| property(&p));
 }
 
 pub(crate) fn check_of<T: std::fmt::Debug>(
@@ -99,7 +99,7 @@ pub(crate) const BOTH: [Cut; 2] = [Cut::Cancel, Cut::Drop];
 /// The library does what the model says: without a cut, with one at each suspension, and with a drop at each that follows a cancel.
 #[test]
 fn r_the_library_is_the_model() {
-    check(1_500, ALL, |p| {
+    check(6_000, ALL, |p| {
         each(p, &BOTH, |cut, obs| {
             let Some((at, Cut::Cancel)) = cut else { return Ok(()) };
             for then in between(obs).into_iter().filter(|then| *then > at) {
