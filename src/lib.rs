@@ -12,6 +12,7 @@
 //! | clean-up that may await | [`FinalizeExt`], [`bracket`] |
 //! | a program that obeys Ctrl-C | [`main`](macro@crate::main), [`run`], [`Runner`] |
 //! | to know how a task has ended | [`Outcome`], [`Cause`] |
+//! | a proof that a future may be cut off anywhere | [`testing`] |
 //!
 //! # A first program
 //!
@@ -365,8 +366,9 @@
 //! - `signal` (default): [`run`] and [`Runner`]: they build the runtime, listen to signals, and drain
 //!   everything before the runtime goes. Takes Tokio's multi-thread runtime and its signals along.
 //! - `macros` (default): [`main`](macro@crate::main). Implies `signal`.
-//! - `test-util`: [`test`](macro@crate::test), with paused time and a check for tasks that were left behind. Implies
-//!   `macros`; for `[dev-dependencies]`.
+//! - `testing`: [`test`](macro@crate::test), with paused time and a check for tasks that were left behind, and the module
+//!   [`testing`]: cancel or drop a future at each of its suspensions, order the steps of several tasks, press Ctrl-C
+//!   without a signal. Implies `macros`; for `[dev-dependencies]`.
 //! - `tracing`: what happens as `tracing` events (target `testudo`), and a rescue keeps the span of the
 //!   first poll.
 //! - `interop`: [`run_until_token`] and [`ScopeHandle::to_token`], for `tokio_util`'s `CancellationToken`.
@@ -408,8 +410,8 @@ mod shield;
 #[cfg(feature = "signal")]
 mod signal;
 mod task;
-#[cfg(feature = "test-util")]
-mod test_run;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 
 pub use crate::core::cause::{Cause, CauseKind};
@@ -490,7 +492,7 @@ pub use testudo_macros::main;
 ///     assert_eq!(began.elapsed(), minute);
 /// }
 /// ```
-#[cfg(feature = "test-util")]
+#[cfg(feature = "testing")]
 #[doc(inline)]
 pub use testudo_macros::test;
 
@@ -505,7 +507,7 @@ pub mod _documentation {
 }
 
 #[doc(hidden)]
-#[cfg(feature = "test-util")]
+#[cfg(feature = "testing")]
 pub mod __private {
-    pub use crate::test_run::{TestOptions, run_test};
+    pub use crate::testing::{TestOptions, run_test};
 }

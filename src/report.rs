@@ -28,6 +28,7 @@ impl Subject {
             Kind::Shield if node.is_rescued() => "rescued shield",
             Kind::Shield => "shield",
             Kind::Exposed => "exposed part",
+            Kind::Outside => "outside of a shield",
             Kind::Nursery => "nursery",
             Kind::Task => "task",
         };

@@ -25,6 +25,8 @@ use crate::registry;
 use crate::report::{Event, Report, Reporter};
 use crate::shield::{check_budget, shield_scoped};
 use crate::signal::{self, Signal, Subscription};
+#[cfg(feature = "testing")]
+use crate::testing::{Connection, Signals};
 
 /// Runs `main` to its end on a multi-thread runtime with the default [`Runner`], and gives how it has ended.
 ///
@@ -69,6 +71,8 @@ pub struct Runner {
     reporter: Option<Reporter>,
     on_stop: Option<StopHook>,
     exit_policy: ExitPolicy,
+    #[cfg(feature = "testing")]
+    source: Option<Signals>,
 }
 
 /// How the status of the process follows from the end of the run.
@@ -127,7 +131,16 @@ impl Runner {
             reporter: Some(Reporter::stderr()),
             on_stop: None,
             exit_policy: ExitPolicy::default(),
+            #[cfg(feature = "testing")]
+            source: None,
         }
+    }
+
+    /// Listens to `source` in place of the signals of the process, for tests. Nothing ends the process then.
+    #[cfg(feature = "testing")]
+    pub fn signals_from(mut self, source: &Signals) -> Self {
+        self.source = Some(source.clone());
+        self
     }
 
     /// Runs everything on the thread that calls [`run`](Self::run).
@@ -257,7 +270,7 @@ impl Runner {
         exit_code(finished.outcome)
     }
 
-    fn run_with<F>(self, main: F, place: &'static Location<'static>) -> (FinishedOf<F::Output>, Option<Subscription>)
+    fn run_with<F>(self, main: F, place: &'static Location<'static>) -> (FinishedOf<F::Output>, Option<Listening>)
     where
         F: Future,
         F::Output: TaskOutput,
@@ -294,7 +307,7 @@ impl Runner {
         builder.enable_all().build().unwrap_or_else(|error| panic!("the runtime could not be built: {error}"))
     }
 
-    fn listen(self, root: &Arc<Node>, handle: &Handle) -> Option<Subscription> {
+    fn listen(self, root: &Arc<Node>, handle: &Handle) -> Option<Listening> {
         if !self.signals {
             return None;
         }
@@ -307,12 +320,28 @@ impl Runner {
             root: Arc::clone(root),
             handle: handle.clone(),
             ladder: Mutex::new(Ladder::new(window)),
-            began: Instant::now(),
             handlers: self.handlers,
             on_stop: self.on_stop,
+            end: end_process,
         };
-        let subscription = signal::subscribe(&signals, move |signal| control.press(signal));
-        Some(subscription.unwrap_or_else(|error| panic!("the signal handlers could not be installed: {error}")))
+        #[cfg(feature = "testing")]
+        if let Some(source) = self.source {
+            let control = Control { end: |_| {}, ..control };
+            let press = move |signal, now_ms| match signals.contains(&signal) {
+                true => control.press(signal, now_ms),
+                false => Press::Nobody,
+            };
+            return Some(Listening::Injected(source.connect(handle.clone(), press)));
+        }
+        // The ladder's own clock, which no paused time stops.
+        let began = Instant::now();
+        let press = move |signal| {
+            control.press(signal, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        };
+        let subscription = signal::subscribe(&signals, press);
+        let subscription =
+            subscription.unwrap_or_else(|error| panic!("the signal handlers could not be installed: {error}"));
+        Some(Listening::Process(subscription))
     }
 }
 
@@ -380,21 +409,52 @@ fn exit_code<T, E: fmt::Debug>(outcome: Outcome<T, E>) -> ExitCode {
     }
 }
 
+/// A run hears signals as long as this lives.
+#[expect(dead_code, reason = "kept for their destructors")]
+enum Listening {
+    Process(Subscription),
+    #[cfg(feature = "testing")]
+    Injected(Connection),
+}
+
 /// The signal side of a run.
 struct Control {
     root: Arc<Node>,
     handle: Handle,
     ladder: Mutex<Ladder>,
-    /// The ladder's own clock, which no paused time stops.
-    began: Instant,
     handlers: HashMap<Signal, Handler>,
     on_stop: Option<StopHook>,
+    /// The end of the process with this status; for injected signals, nothing.
+    end: fn(i32),
 }
 
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Press {
+    /// The run is over, or does not listen to it.
+    Nobody,
+    /// It is the same press as the last one.
+    Same,
+    /// A handler took it, and went no rung up.
+    Handled,
+    Climbed(Rung),
+}
+
+#[expect(clippy::disallowed_methods, reason = "the third press asks for exactly this")]
+fn end_process(status: i32) {
+    std::process::exit(status);
+}
+
+/// The status of a process that was forced to end.
+pub(crate) fn forced_status(signal: Signal) -> i32 {
+    128 + signal.number().unwrap_or(1)
+}
 /// What a handler of a signal can do; see [`Runner::on_signal`].
 pub struct Stop<'a> {
     control: &'a Control,
     signal: Signal,
+    /// The last rung that the handler asked for.
+    reached: Mutex<Option<Rung>>,
 }
 
 impl Stop<'_> {
@@ -406,8 +466,8 @@ impl Stop<'_> {
     /// Goes one rung up the ladder, as the runner does by default: cancel everything that is not shielded, then say what is being
     /// waited for, then end the process.
     pub fn escalate(&self) {
-        let rung = lock(&self.control.ladder).escalate();
-        self.control.climb(rung, self.signal);
+        let rung = self.control.escalate(self.signal);
+        *lock(&self.reached) = Some(rung);
     }
 }
 
@@ -419,27 +479,32 @@ impl fmt::Debug for Stop<'_> {
 
 impl Control {
     /// Runs on the signal thread, so also when every worker is stuck.
-    fn press(&self, signal: Signal) {
+    fn press(&self, signal: Signal, now_ms: u64) -> Press {
         if self.root.live.as_ref().is_some_and(Live::is_closed) {
-            return; // Nothing is left to stop, and the status stands.
+            return Press::Nobody; // Nothing is left to stop, and the status stands.
         }
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if !lock(&self.ladder).count(signal as u8, now) {
-            return; // The same press as the last one.
+        if !lock(&self.ladder).count(signal as u8, now_ms) {
+            return Press::Same;
         }
-        let stop = Stop { control: self, signal };
-        match self.handlers.get(&signal) {
-            Some(handler) => self.inside(|| (handler.0)(&stop)),
-            None => stop.escalate(),
-        }
+        let Some(handler) = self.handlers.get(&signal) else { return Press::Climbed(self.escalate(signal)) };
+        let stop = Stop { control: self, signal, reached: Mutex::new(None) };
+        self.inside(|| (handler.0)(&stop));
+        let reached = *lock(&stop.reached);
+        reached.map_or(Press::Handled, Press::Climbed)
     }
 
-    fn climb(&self, rung: Rung, signal: Signal) {
+    fn escalate(&self, signal: Signal) -> Rung {
+        let rung = lock(&self.ladder).escalate();
         match rung {
             Rung::Cancel => self.stop(signal),
             Rung::Report => self.report(Event::Waiting(registry::alive(&self.root))),
-            Rung::Force => self.force(signal),
+            Rung::Force => {
+                // The last rung needs nothing of the runtime.
+                self.report(Event::Forced(registry::alive(&self.root)));
+                (self.end)(forced_status(signal));
+            }
         }
+        rung
     }
 
     fn stop(&self, signal: Signal) {
@@ -450,13 +515,6 @@ impl Control {
         }
         self.report(Event::Stopping(signal.to_string().into()));
         host::cancel(&self.root, cause);
-    }
-
-    /// The last rung needs nothing of the runtime.
-    #[expect(clippy::disallowed_methods, reason = "the third press asks for exactly this")]
-    fn force(&self, signal: Signal) {
-        self.report(Event::Forced(registry::alive(&self.root)));
-        std::process::exit(128 + signal.number().unwrap_or(1));
     }
 
     /// Reports from a thread of its own: a reporter that panics or hangs, as in a write to a full stderr, must not stop the ladder.

@@ -229,6 +229,13 @@ impl ScopeHandle {
     }
 }
 
+#[cfg(feature = "testing")]
+impl ScopeHandle {
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
 impl fmt::Debug for ScopeHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match (self.node.is_cancelled(), self.node.parent().is_some()) {

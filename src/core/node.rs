@@ -1,5 +1,6 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod exposed;
 mod latch;
 mod links;
 
@@ -67,9 +68,19 @@ pub(crate) enum Kind {
     /// What unwinds inside it stops there, whatever is cancelled around it.
     Catch,
     Shield,
+    /// Catches as well: an exposed part gives an error to the shield that it is in.
     Exposed,
+    /// What a shield sees of the outside.
+    Outside,
     Nursery,
     Task,
+}
+
+impl Kind {
+    /// True if what unwinds inside it stops there.
+    pub(super) fn catches(self) -> bool {
+        matches!(self, Self::Catch | Self::Exposed)
+    }
 }
 
 struct Tree<H> {

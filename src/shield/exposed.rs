@@ -59,7 +59,7 @@ where
     F::Output: Send,
 {
     let node = |kind, shielded| CoreNode::unbound(Info::new(kind, Location::caller(), clock::now()), None, shielded);
-    let exposed = Exposed { shield: node(Kind::Shield, true), outside: node(Kind::Exposed, false) };
+    let exposed = Exposed { shield: node(Kind::Shield, true), outside: node(Kind::Outside, false) };
     let view = View::Outside(Arc::clone(&exposed.outside));
     let plan = Plan::new(Kind::Shield).with_node(Arc::clone(&exposed.shield)).with_view(view);
     Shield::from_body(Body::new(plan, make(exposed)))
@@ -67,7 +67,7 @@ where
 
 /// The right to open one shield from inside; given by [`shield_with`].
 ///
-/// Elsewhere, inside another shield, or after the end of its own, it opens nothing: [`run`](Self::run) just runs.
+/// Elsewhere, inside another shield that is closed, or after the end of its own, it opens nothing: [`run`](Self::run) just runs.
 #[derive(Clone)]
 pub struct Exposed {
     shield: Arc<Node>,
@@ -93,7 +93,14 @@ impl Exposed {
 
     /// Makes `node` see what the shield holds off, unless another shield is between the two.
     pub(crate) fn open(&self, node: &Arc<Node>) {
-        let shield = std::iter::successors(node.parent(), |node| node.parent()).find(|node| node.is_shielded());
+        let mut opened: Vec<Arc<Node>> = Vec::new();
+        let mut around = std::iter::successors(node.parent(), |node| node.parent());
+        // A shield that is open here already (its outside is just around it) is not between the two.
+        let shield = around.find(|node| {
+            opened.extend(node.outside());
+            let is_open = || node.parent().is_some_and(|outside| opened.iter().any(|open| Arc::ptr_eq(open, &outside)));
+            node.is_shielded() && !is_open()
+        });
         if shield.is_some_and(|shield| Arc::ptr_eq(&shield, &self.shield)) {
             node.expose(&self.outside);
         }

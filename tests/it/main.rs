@@ -5,6 +5,7 @@
 mod adversity;
 mod bad_use;
 mod finalizers;
+mod found_by_laws;
 mod found_by_stress;
 mod found_by_trio;
 mod interop;
@@ -18,5 +19,6 @@ mod storms;
 mod support;
 mod surface;
 mod test_macro;
+mod testing;
 mod traps;
 mod ui;

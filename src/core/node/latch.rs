@@ -1,6 +1,6 @@
 //! The absorber of a cancel, fixed at the moment of a cut.
 
-use super::{ABOVE, CANCELLED, Kind, LATCHED, Node, PIERCED, REQUESTED, Tree, UNWINDS, same};
+use super::{ABOVE, CANCELLED, LATCHED, Node, PIERCED, REQUESTED, Tree, UNWINDS, same};
 use crate::core::sync::{Arc, MutexGuard, Ordering, yield_now};
 
 impl<H> Node<H> {
@@ -42,15 +42,10 @@ impl<H> Node<H> {
         !self.is_shielded() || self.has(PIERCED | UNWINDS)
     }
 
-    /// The view from outside the shield that this node opens, if it does.
-    pub(crate) fn outside(&self) -> Option<Arc<Self>> {
-        self.tree.lock().outside.as_ref().map(|(node, _)| Arc::clone(node))
-    }
-
     /// From this node upwards as far as a cancel is visible.
     fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
         std::iter::successors(Some(Arc::clone(self)), |node| {
-            let open = node.is_open() && node.info.kind != Kind::Catch;
+            let open = node.is_open() && !node.info.kind.catches();
             node.parent().filter(|parent| open && parent.is_cancelled())
         })
         .collect()
@@ -65,7 +60,7 @@ impl<H> Node<H> {
                 && pair[0].is_cancelled()
         });
         let own = REQUESTED | LATCHED | PIERCED;
-        let catches = path.last().is_some_and(|last| last.info.kind == Kind::Catch);
+        let catches = path.last().is_some_and(|last| last.info.kind.catches());
         let outside =
             guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
         linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside || catches))

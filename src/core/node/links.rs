@@ -107,18 +107,6 @@ impl<H> Node<H> {
         }
     }
 
-    /// Makes an exposed node see what its shield holds off.
-    pub(crate) fn expose(self: &Arc<Self>, outside: &Arc<Self>) {
-        let mut outside_tree = outside.tree.lock();
-        let key = outside_tree.children.insert(Arc::clone(self));
-        self.tree.lock().outside = Some((Arc::clone(outside), key));
-        let look = self.recompute(outside, &outside_tree, 0);
-        drop(outside_tree);
-        if look != Look::Same {
-            self.spread(0);
-        }
-    }
-
     pub(crate) fn parent(&self) -> Option<Arc<Self>> {
         self.tree.lock().parent.as_ref().map(|(node, _)| Arc::clone(node))
     }

@@ -1,4 +1,4 @@
-//! What `#[testudo::test]` expands to.
+//! One test as the main task of a run: what `#[testudo::test]` expands to.
 
 use std::future::Future;
 use std::panic::Location;
