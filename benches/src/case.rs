@@ -1,11 +1,15 @@
 //! A case: one piece of work, done in one way.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use testudo::Runner;
+use tokio::runtime::{Builder, Runtime, RuntimeFlavor};
+
+use crate::work::OURS;
 
 type Run = Box<dyn Fn(&Runtime, usize) -> Laps>;
 
@@ -25,6 +29,11 @@ impl Case {
         F: Future<Output = Laps> + Send + 'static,
     {
         let run: Run = Box::new(move |rt, n| {
+            if by == OURS {
+                let body = infallible(body(n));
+                let main = async move { Ok::<_, Infallible>(testudo::spawn(body).await.unwrap()) };
+                return runner(rt).run(main).outcome.unwrap();
+            }
             let task = rt.spawn(body(n));
             rt.block_on(task).expect("no workload panics")
         });
@@ -36,12 +45,31 @@ impl Case {
     where
         F: Future<Output = Laps>,
     {
-        Self { work, by, run: Box::new(move |rt, n| rt.block_on(body(n))) }
+        let run: Run = Box::new(move |rt, n| {
+            if by == OURS {
+                return runner(rt).run(infallible(body(n))).outcome.unwrap();
+            }
+            rt.block_on(body(n))
+        });
+        Self { work, by, run }
     }
 
     /// Does the work `n` times.
     pub fn run(&self, rt: &Runtime, n: usize) -> Laps {
         (self.run)(rt, n)
+    }
+}
+
+async fn infallible<F: Future>(body: F) -> Result<F::Output, Infallible> {
+    Ok(body.await)
+}
+
+/// Ours runs inside of a run, as its programs do; on a runtime like `rt`.
+fn runner(rt: &Runtime) -> Runner {
+    let runner = Runner::new().signals(false);
+    match rt.handle().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => runner.current_thread(),
+        RuntimeFlavor::MultiThread | _ => runner.worker_threads(2),
     }
 }
 
