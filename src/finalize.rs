@@ -223,6 +223,9 @@ where
     C: Future<Output = ()> + Send + 'static,
 {
     fn new(fut: F, finalizer: Shield<C>, when: When) -> Self {
+        if let Some(node) = finalizer.node() {
+            node.set_finalizer();
+        }
         Self {
             region: Region::new(fut, Cutting::Unwinds).collecting(),
             seat: Seat::default(),

@@ -385,6 +385,7 @@ mod core;
 mod current;
 mod deadline;
 mod delivery;
+mod dump;
 mod error;
 mod finalize;
 mod host;
@@ -404,16 +405,23 @@ mod scope;
 mod seat;
 mod shield;
 #[cfg(feature = "signal")]
+mod shutdown;
+#[cfg(feature = "signal")]
 mod signal;
+#[cfg(feature = "signal")]
+mod stages;
 mod task;
 #[cfg(feature = "test-util")]
 mod test_run;
 mod trace;
 
 pub use crate::core::cause::{Cause, CauseKind};
+#[cfg(feature = "signal")]
+pub use crate::core::phase::Phase;
 pub use blocking::BlockingCx;
 pub use deadline::{EffectiveDeadline, current_deadline};
 pub use delivery::{CatchCancelled, Checkpoint, WaitCancelled, cancelled, catch_cancelled, checkpoint, is_cancelled};
+pub use dump::{Dump, Entry, dump};
 pub use error::{AbsorbCancel, Cancelled, Elapsed, Failed, Failure, Failures, NurseryError, SpawnError, StartError};
 pub use finalize::{FinalizeExt, Finalized, bracket};
 #[cfg(feature = "interop")]
@@ -427,13 +435,20 @@ pub use policy::Policy;
 pub use registry::{FindError, Which, all_tasks, cancel, current_task, drain, find, root_nursery, spawn};
 pub use report::{Event, Report, Reporter, Subject};
 #[cfg(feature = "signal")]
-pub use runner::{ExitPolicy, Finished, Runner, Stop, run};
+pub use runner::{Finished, Runner, run};
 pub use scope::{CancelScope, ScopeCancelled, ScopeHandle, Scoped, fail_after, move_on_after};
 pub use shield::{
     Exposed, ExposedRun, LocalShield, ScopedShield, Shield, shield, shield_local, shield_scoped, shield_with,
 };
 #[cfg(feature = "signal")]
+pub use shutdown::{
+    ExitPolicy, Participant, Readiness, Reason, ShutdownHandle, Stop, StopReport, ready, shutdown, shutdown_requested,
+    take_part,
+};
+#[cfg(feature = "signal")]
 pub use signal::Signal;
+#[cfg(feature = "signal")]
+pub use stages::{Stage, StageCx, Stages};
 pub use task::{Task, TaskId, TaskRef};
 /// Makes `async fn main` the main task of a [`Runner`].
 ///

@@ -17,6 +17,9 @@ pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End
     let mut region = pin!(Region::new(main, Cutting::Unwinds));
     region.as_mut().enter(Arc::clone(&frame));
     let end = std::future::poll_fn(|cx| region.as_mut().poll(cx)).await;
+    if let (End::Cut(_), Some(task)) = (&end, frame.task()) {
+        task.cut();
+    }
     frame.end_task();
     root.remove_frame(key);
     end

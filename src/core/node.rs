@@ -109,6 +109,8 @@ const UNWINDS: usize = 1 << 4;
 const PIERCED: usize = 1 << 5;
 /// A shield whose caller was dropped.
 const RESCUED: usize = 1 << 6;
+/// A shield that is a finalizer: it goes on when the time of the other shields is up.
+const FINALIZER: usize = 1 << 7;
 
 impl<H> Node<H> {
     /// A node without a parent.
@@ -177,6 +179,17 @@ impl<H> Node<H> {
     pub(crate) fn set_rescued(&self) {
         let tree = self.tree.lock();
         self.put(RESCUED, true);
+        drop(tree);
+    }
+
+    #[cfg(feature = "signal")]
+    pub(crate) fn is_finalizer(&self) -> bool {
+        self.has(FINALIZER)
+    }
+
+    pub(crate) fn set_finalizer(&self) {
+        let tree = self.tree.lock();
+        self.put(FINALIZER, true);
         drop(tree);
     }
 

@@ -116,6 +116,9 @@ pub(crate) enum Ended<T, E> {
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
     fn end<T>(self, end: Ended<T, E>) -> Outcome<T, Arc<E>> {
+        if let (Ended::Cut(_), Some(task)) = (&end, self.frame.task()) {
+            task.cut();
+        }
         let early = self.gate.as_ref().is_some_and(|gate| gate.close());
         let outcome = match (end, &self.gate) {
             (end, Some(gate)) if early => gate.hand_back(end, &self.shared.node),

@@ -10,9 +10,11 @@ mod interop;
 mod machine;
 mod ownership;
 mod scopes;
+mod shutdown;
 mod smoke;
 #[cfg(feature = "tracing")]
 mod spans;
+mod stages;
 mod support;
 mod surface;
 mod test_macro;

@@ -1,0 +1,127 @@
+//! The signal side of a run: what each signal does.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{Shutdown, aside};
+use crate::core::phase::Phase;
+use crate::core::press::Presses;
+use crate::dump::dump_of;
+use crate::host::{Node, lock};
+use crate::registry;
+use crate::report::Event;
+use crate::signal::Signal;
+
+/// What the program does on a signal itself; see [`Runner::on_signal`](crate::Runner::on_signal).
+#[derive(Clone)]
+pub(crate) struct Handler(Arc<dyn Fn(&Stop<'_>) + Send + Sync>);
+
+impl Handler {
+    pub(crate) fn new(handle: impl Fn(&Stop<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(handle))
+    }
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+/// The signals of a run, and where they lead.
+pub(crate) struct Control {
+    shutdown: Arc<Shutdown>,
+    root: Arc<Node>,
+    presses: Mutex<Presses>,
+    /// The clock of presses, which no paused time stops.
+    began: Instant,
+    /// The signals that climb the ladder.
+    ladder: Vec<Signal>,
+    handlers: HashMap<Signal, Handler>,
+}
+
+/// What a handler of a signal can do; see [`Runner::on_signal`](crate::Runner::on_signal).
+pub struct Stop<'a> {
+    control: &'a Control,
+    signal: Signal,
+}
+
+impl Stop<'_> {
+    /// Returns the signal.
+    pub fn signal(&self) -> Signal {
+        self.signal
+    }
+
+    /// Goes one rung up the ladder, as the runner does by default: stop gracefully, then cancel everything that is not shielded (or say
+    /// what is being waited for, if that is done), then end the process.
+    pub fn escalate(&self) {
+        self.control.climb(self.signal);
+    }
+}
+
+impl fmt::Debug for Stop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("signal", &self.signal).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    pub(crate) fn new(
+        shutdown: Arc<Shutdown>,
+        root: Arc<Node>,
+        window: Duration,
+        ladder: Vec<Signal>,
+        handlers: HashMap<Signal, Handler>,
+    ) -> Arc<Self> {
+        let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        let presses = Mutex::new(Presses::new(window));
+        Arc::new(Self { shutdown, root, presses, began: Instant::now(), ladder, handlers })
+    }
+
+    /// The signals that mean something to this run.
+    pub(crate) fn signals(&self) -> Vec<Signal> {
+        let mut signals = self.ladder.clone();
+        let others = [Signal::Quit, Signal::User1].into_iter().chain(self.handlers.keys().copied());
+        signals.extend(others.filter(|signal| !self.ladder.contains(signal)));
+        signals.sort_unstable_by_key(|signal| *signal as u8);
+        signals.dedup();
+        signals
+    }
+
+    /// Runs on the signal thread, so also when every worker is stuck. Code of the program runs elsewhere: nothing that it does keeps
+    /// the next press from being seen.
+    pub(crate) fn press(self: &Arc<Self>, signal: Signal) {
+        if self.shutdown.asked_phase() == Phase::Exit {
+            return; // Nothing is left to stop, and the status stands.
+        }
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if !lock(&self.presses).count(signal as u8, now) {
+            return; // The same press as the last one.
+        }
+        let handled = self.handlers.get(&signal).map(|handler| self.handle(handler.clone(), signal)).is_some();
+        let climbs = self.ladder.contains(&signal);
+        if signal == Signal::Quit && !climbs {
+            self.shutdown.quit(signal);
+        } else if !handled && climbs {
+            self.climb(signal);
+        } else if !handled {
+            aside::report(&self.root, Event::Dump(dump_of(&self.root)));
+        }
+    }
+
+    fn handle(self: &Arc<Self>, handler: Handler, signal: Signal) {
+        let control = Arc::clone(self);
+        aside(move || {
+            let stop = Stop { control: &control, signal };
+            registry::inside(&control.root, || (handler.0)(&stop));
+        });
+    }
+
+    fn climb(&self, signal: Signal) {
+        let interactive = signal == Signal::Interrupt && std::io::stdin().is_terminal();
+        self.shutdown.press(signal, interactive);
+    }
+}
