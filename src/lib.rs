@@ -11,6 +11,8 @@
 //! | tasks that do not outlive the function that begins them | [`nursery`], [`nursery_local`] |
 //! | clean-up that may await | [`FinalizeExt`], [`bracket`] |
 //! | a program that obeys Ctrl-C | [`main`](macro@crate::main), [`run`], [`Runner`] |
+//! | to finish what was begun before it ends | [`shutdown_requested`], [`Stages`] |
+//! | to see what is alive | [`dump`](crate::dump()), SIGUSR1 |
 //! | to know how a task has ended | [`Outcome`], [`Cause`] |
 //!
 //! # A first program
@@ -360,15 +362,58 @@
 //! Runner::new().current_thread().run(async {}).outcome.unwrap();
 //! ```
 //!
+//! # Leaving in order
+//!
+//! A run that is asked to stop (by a signal, or by [`shutdown`](crate::shutdown())) goes through [phases](Phase), within one
+//! [budget](Runner::budget). A phase that nobody takes part in takes no time; so a program that knows nothing of all this is cancelled at
+//! once.
+//!
+//! | Phase | What happens | Who takes part |
+//! |---|---|---|
+//! | initiated | [`ready`] turns false | |
+//! | draining | everything goes on until the world has heard | who asks [`ready`] or [accepts](Participant::accept), for the [delay](Runner::drain_delay); [hooks](Runner::pre_stop) |
+//! | not accepting, in flight | [`shutdown_requested`] completes; what was begun is finished | tasks that have waited for it, [`take_part`], [`Stages`] |
+//! | cancelling, shielded | what is not shielded is cancelled; shields run to their ends | |
+//! | finalizing | when all but the [reserve](Runner::reserve) is used up, shields are cut off, finalizers go on; [hooks of the end](Runner::at_end) | |
+//! | exit | [`Report::stop`] tells how it went; the [`ExitPolicy`] picks the status | |
+//!
+//! A second press cancels at once, a third ends the process. [`dump`](crate::dump()) and SIGUSR1 show what is alive; see
+//! [`Runner`](Runner#shutdown) for all signals.
+//!
+//! ```
+//! use std::time::Duration;
+//! use testudo::{Runner, shutdown, shutdown_requested, spawn};
+//! use tokio::time::sleep;
+//!
+//! let finished = Runner::new().current_thread().budget(Duration::from_secs(20)).run(async {
+//!     tokio::time::pause();
+//!     let worker = spawn(async {
+//!         let mut jobs = 0;
+//!         loop {
+//!             tokio::select! {
+//!                 _ = shutdown_requested() => break Ok::<_, std::io::Error>(jobs),
+//!                 () = sleep(Duration::from_secs(1)) => jobs += 1, // never cut off in the middle by a graceful stop
+//!             }
+//!         }
+//!     });
+//!     sleep(Duration::from_millis(2500)).await;
+//!     shutdown("enough");
+//!     worker.await.unwrap();
+//! });
+//! println!("{}", finished.report.stop().unwrap());
+//! ```
+//!
 //! # Crate features
 //!
 //! - `signal` (default): [`run`] and [`Runner`]: they build the runtime, listen to signals, and drain
 //!   everything before the runtime goes. Takes Tokio's multi-thread runtime and its signals along.
+//! - `progress` (default): a line at the terminal while a run that was told to stop takes long. Takes `indicatif` along.
 //! - `macros` (default): [`main`](macro@crate::main). Implies `signal`.
 //! - `test-util`: [`test`](macro@crate::test), with paused time and a check for tasks that were left behind. Implies
 //!   `macros`; for `[dev-dependencies]`.
 //! - `tracing`: what happens as `tracing` events (target `testudo`), and a rescue keeps the span of the
 //!   first poll.
+//! - `json`: [`Dump::to_json`], [`Report::to_json`].
 //! - `interop`: [`run_until_token`] and [`ScopeHandle::to_token`], for `tokio_util`'s `CancellationToken`.
 //!
 //! Without default features the crate is scopes, shields, nurseries and finalizers for a program that has

@@ -1,8 +1,10 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod info;
 mod latch;
 
-use std::panic::Location;
+pub(crate) use info::{Info, Kind};
+
 use std::task::Waker;
 
 use slab::Slab;
@@ -45,30 +47,6 @@ pub(crate) struct Node<H> {
 pub(crate) struct HeldOff<H> {
     pub(crate) budget: u64,
     pub(crate) begin: fn(&Arc<Node<H>>, u64),
-}
-
-/// What a node or a task is, for people.
-#[derive(Clone, Debug)]
-pub(crate) struct Info {
-    pub(crate) kind: Kind,
-    /// Set at most once.
-    pub(crate) name: OnceLock<Arc<str>>,
-    pub(crate) place: &'static Location<'static>,
-    /// When it began, in the ticks of its host.
-    pub(crate) born: u64,
-}
-
-/// What kind of thing a node belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Root,
-    Scope,
-    /// What unwinds inside it stops there, whatever is cancelled around it.
-    Catch,
-    Shield,
-    Exposed,
-    Nursery,
-    Task,
 }
 
 struct Tree<H> {
@@ -528,17 +506,6 @@ impl<H> Drop for Node<H> {
                 rest.extend(node.tree.lock().let_go().into_iter().flatten());
             }
         }
-    }
-}
-
-impl Info {
-    /// Gives it a name; the first one stays.
-    pub(crate) fn set_name(&self, name: Arc<str>) {
-        self.name.get_or_init(|| name);
-    }
-
-    pub(crate) fn new(kind: Kind, place: &'static Location<'static>, born: u64) -> Self {
-        Self { kind, name: OnceLock::new(), place, born }
     }
 }
 

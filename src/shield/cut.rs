@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::core::cause::{Cause, CauseKind};
-use crate::core::node::Kind;
 use crate::host::{self, Node};
 use crate::report::{Event, Subject};
 
-/// Cuts off every shield inside `root`, as if its budget were used up. Finalizers go on, with everything inside them: the time that
+/// Cuts off whatever is shielded inside `root`, as if its budget were used up: shields, and scopes, nurseries and tasks that were raised
+/// to one. Finalizers go on, with everything inside them: the time that
 /// is left is theirs. The root is cancelled by then, or the shields would hold nothing off.
 pub(crate) fn cut_shields(root: &Arc<Node>) {
     let mut next = vec![Arc::clone(root)];
@@ -15,7 +15,7 @@ pub(crate) fn cut_shields(root: &Arc<Node>) {
         if node.is_finalizer() {
             continue;
         }
-        if node.info.kind == Kind::Shield && !node.is_requested() {
+        if node.is_shielded() && !node.is_requested() {
             cut(&node);
         }
         next.extend(node.inside().0);

@@ -125,3 +125,33 @@ impl Control {
         self.shutdown.press(signal, interactive);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{self, Host};
+    use crate::shutdown::{Budget, Config, Reason, Run};
+
+    /// What a console of Windows sends can not be sent elsewhere; from here on it is the same code everywhere.
+    #[test]
+    fn console_events_stop_a_run_and_closing_caps_its_budget() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (signal, left) in
+            [(Signal::Break, 28.0), (Signal::Close, 4.5), (Signal::Logoff, 4.5), (Signal::Shutdown, 4.5)]
+        {
+            let shutdown = Shutdown::new();
+            let host = Host::of_run(runtime.handle().clone(), None, None, Arc::clone(&shutdown));
+            let root = host::new_root(host);
+            let (budget, _) = Budget::new(Config::default(), &|_| None).unwrap();
+            shutdown.attach(Run::new(Arc::clone(&root), budget));
+            let ladder = vec![signal];
+            let control = Control::new(Arc::clone(&shutdown), root, Duration::ZERO, ladder, HashMap::new());
+            assert_eq!(control.signals().iter().filter(|known| **known == signal).count(), 1);
+            control.press(signal);
+            assert_eq!((shutdown.phase(), shutdown.reason()), (Phase::Shielded, Reason::Signal(signal)));
+            let now = shutdown.clock.left().unwrap().as_secs_f64();
+            assert!(now <= left && now > left - 2.0, "{signal:?}: {now} s left");
+            shutdown.over();
+        }
+    }
+}

@@ -83,7 +83,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// A run without hooks.
-    #[cfg(feature = "test-util")]
+    #[cfg(any(feature = "test-util", test))]
     pub(crate) fn new(root: Arc<Node>, budget: Budget) -> Self {
         Self { root, budget, hooks: Mutex::default(), on_stop: None, has_progress: false }
     }

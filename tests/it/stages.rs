@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use testudo::{CancelScope, Event, NurseryError, Reporter, Runner, Stage, StageCx, Stages, shield, shutdown};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Log, S};
+use crate::support::{Log, S, overran};
 
 /// A stage that says when it is started, ready, told to stop, and over; each step takes a second.
 fn stage(log: &Log, names: [&'static str; 4], name: &'static str) -> Stage<&'static str> {
@@ -188,11 +188,7 @@ fn a_stage_over_its_budget_is_cancelled_and_named_and_the_others_go_on() {
     let (result, events) = run(Stages::new().with(db(&log)).with(stuck.needs("db").budget(2 * S)), 10);
     result.unwrap();
     assert_eq!(log.seen()[2..], ["shield is done", "db stops", "db is down"]);
-    let overran = events.iter().filter_map(|event| match event {
-        Event::Overran(who) => who.name(),
-        _ => None,
-    });
-    assert_eq!(overran.collect::<Vec<_>>(), ["cache"]);
+    assert_eq!(overran(&events), ["cache"]);
 }
 
 #[test]

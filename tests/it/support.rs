@@ -158,3 +158,12 @@ pub(crate) fn said(events: &[Event]) -> Vec<String> {
         })
         .collect()
 }
+
+/// Whose budget was used up.
+pub(crate) fn overran(events: &[Event]) -> Vec<&str> {
+    let overran = events.iter().filter_map(|event| {
+        let Event::Overran(who) = event else { return None };
+        who.name()
+    });
+    overran.collect()
+}

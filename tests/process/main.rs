@@ -5,5 +5,8 @@
 mod child;
 mod examples;
 mod exit;
+mod hangs;
 mod ladder;
 mod scenes;
+mod stop;
+mod storm;

@@ -57,24 +57,30 @@ fn actor() {
         "full_stdout" => full_stdout(),
         "root_daemon" => root_daemon(),
         "silent" => wait_for(runner().reporter(None)),
-        unknown => panic!("no scene {unknown}"),
+        "stop_quiet" => crate::stop::quiet(),
+        other => {
+            crate::hangs::play(other);
+            crate::stop::play(other);
+            crate::storm::play(other);
+            panic!("no scene {other}, or it has ended");
+        }
     }
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // In one write: the harness around us prints as well. If nobody reads any more, the test is over.
     drop(out.write_all(format!("\n{MARK}{line}\n").as_bytes()).and_then(|()| out.flush()));
 }
 
-fn read_line() -> String {
+pub(crate) fn read_line() -> String {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).expect("the test holds the other end");
     line
 }
 
 /// A runner that says all on stderr, also that it stops: the tests wait for it.
-fn runner() -> Runner {
+pub(crate) fn runner() -> Runner {
     Runner::new().reporter(Reporter::stderr())
 }
 
@@ -83,7 +89,7 @@ fn unlucky() {
 }
 
 /// Ends the process as a program does that returns `code` from its main.
-fn leave(code: ExitCode) -> ! {
+pub(crate) fn leave(code: ExitCode) -> ! {
     let code = format!("{code:?}");
     let number = (0..=255).find(|&number| format!("{:?}", ExitCode::from(number)) == code);
     exit(number.expect("a status is a byte").into())
