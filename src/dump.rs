@@ -10,6 +10,7 @@ use crate::core::node::Kind;
 use crate::host::{Frame, Node};
 use crate::registry;
 use crate::report::Subject;
+use crate::task::TaskId;
 
 /// Everything that is alive in a run, or on a runtime: nurseries, scopes, shields and tasks, each inside what it is inside of.
 ///
@@ -53,6 +54,11 @@ impl Entry {
     /// Returns what it is, with its name, age and place.
     pub fn who(&self) -> &Subject {
         &self.who
+    }
+
+    /// Returns its number, if it is a task.
+    pub fn id(&self) -> Option<TaskId> {
+        self.id.map(TaskId)
     }
 
     /// Returns "running", "cancelled", or "holding" for a shield that holds a cancel off.

@@ -184,10 +184,10 @@ impl Machine {
     #[cfg(feature = "progress")]
     pub(crate) fn next_press(&self) -> &'static str {
         match self.rung {
-            Rung::None => "asks to stop",
-            Rung::Graceful if self.phase < Phase::Cancelling => "cancels what is not shielded",
-            Rung::Graceful => "says what is being waited for",
-            Rung::Cancel | Rung::Force => "ends the process at once",
+            Rung::None => "stops",
+            Rung::Graceful if self.phase < Phase::Cancelling => "cancels",
+            Rung::Graceful => "says more",
+            Rung::Cancel | Rung::Force => "ends it",
         }
     }
 

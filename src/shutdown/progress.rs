@@ -39,13 +39,10 @@ pub(super) fn show(shutdown: &Arc<Shutdown>) {
 impl Shutdown {
     fn progress(&self) -> String {
         let alive = self.run.get().map(|run| registry::alive(&run.root)).unwrap_or_default();
-        let whom = match alive.as_slice() {
-            [] => "the end".to_owned(),
-            [one] => one.to_string(),
-            [first, ..] => format!("{} things, as {first}", alive.len()),
-        };
-        let left = self.clock.left().map(|left| format!(" · {left:.0?} left")).unwrap_or_default();
+        let names: Vec<&str> = alive.iter().map(|who| who.name().unwrap_or(who.what())).collect();
+        let left = self.clock.left().map(|left| format!(", {left:.0?} left")).unwrap_or_default();
         let next = lock(&self.machine).next_press();
-        format!("{}, waiting for {whom}{left} · Ctrl-C {next}", self.phase())
+        // What the terminal has no room for is cut off at the end.
+        format!("{}{left}, Ctrl-C {next}; {} alive: {}", self.phase(), names.len(), names.join(", "))
     }
 }
