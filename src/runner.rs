@@ -361,6 +361,7 @@ impl Runner {
         let (budget, faults) = Budget::new(self.config, &env).unwrap_or_else(|error| panic!("{error}"));
         let runtime = self.build();
         let shutdown = Arc::clone(&self.shutdown);
+        let over = shutdown.over_at_drop();
         let reporter = self.reporter.clone().unwrap_or_else(|| Some(Reporter::standard()));
         let host = Host::of_run(runtime.handle().clone(), self.config.shield, reporter, Arc::clone(&shutdown));
         let root = host::install(runtime.handle(), host::new_root(host));
@@ -380,7 +381,7 @@ impl Runner {
             host::report(&root, Event::Warning("hooks of the end used up the reserve and are cut off".into()));
         }
         runtime.shutdown_timeout(TEARDOWN);
-        shutdown.over();
+        drop(over);
         let report = Report { stop: shutdown.story(), ..registry::report_of(&root, Vec::new()) };
         (Finished { outcome, report }, subscription)
     }

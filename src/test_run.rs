@@ -37,11 +37,12 @@ pub fn run_test<F: Future>(options: TestOptions, test: F) -> F::Output {
     let shutdown = Shutdown::new();
     let host = Host::of_run(runtime.handle().clone(), None, Some(Reporter::stderr()), Arc::clone(&shutdown));
     let root = host::install(runtime.handle(), host::new_root(host));
+    let over = shutdown.over_at_drop();
     shutdown.attach(Run::new(Arc::clone(&root), Budget::default()));
     let info = Info::new(Kind::Task, Location::caller(), clock::now());
     info.set_name(options.name.into());
     let end = runtime.block_on(main_task::run(&root, info, test));
-    shutdown.over();
+    drop(over);
     let left = registry::alive(&root);
     let output = match end {
         End::Done(output) => output,

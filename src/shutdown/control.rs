@@ -143,6 +143,7 @@ mod tests {
             let host = Host::of_run(runtime.handle().clone(), None, None, Arc::clone(&shutdown));
             let root = host::new_root(host);
             let (budget, _) = Budget::new(Config::default(), &|_| None).unwrap();
+            let _over = shutdown.over_at_drop();
             shutdown.attach(Run::new(Arc::clone(&root), budget));
             let ladder = vec![signal];
             let control = Control::new(Arc::clone(&shutdown), root, Duration::ZERO, ladder, HashMap::new());
@@ -151,7 +152,6 @@ mod tests {
             assert_eq!((shutdown.phase(), shutdown.reason()), (Phase::Shielded, Reason::Signal(signal)));
             let now = shutdown.clock.left().unwrap().as_secs_f64();
             assert!(now <= left && now > left - 2.0, "{signal:?}: {now} s left");
-            shutdown.over();
         }
     }
 }

@@ -252,10 +252,10 @@ impl Shutdown {
         }
     }
 
-    /// The runtime is gone: nothing can keep the process any more, and the next run hears of later requests.
-    pub(crate) fn over(self: &Arc<Self>) {
-        handle::delist(self);
-        self.clock.end();
+    /// To be dropped when the runtime is gone, also by a panic: nothing can keep the process any more, and the next run hears of later
+    /// requests.
+    pub(crate) fn over_at_drop(self: &Arc<Self>) -> impl Drop + use<> {
+        Over(Arc::clone(self))
     }
 
     /// All time is up: shields and finalizers are cut off. What does not even then let go is left to the watchdog.
@@ -292,6 +292,15 @@ impl Shutdown {
 
     fn waker(self: &Arc<Self>) -> Waker {
         Waker::from(Arc::clone(self))
+    }
+}
+
+struct Over(Arc<Shutdown>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        handle::delist(&self.0);
+        self.0.clock.end();
     }
 }
 
