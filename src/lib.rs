@@ -413,6 +413,8 @@
 //!   `macros`; for `[dev-dependencies]`.
 //! - `tracing`: what happens as `tracing` events (target `testudo`), and a rescue keeps the span of the
 //!   first poll.
+//! - `systemd`: a run under systemd (`Type=notify`) sends `WATCHDOG=1`, `STOPPING=1`, `STATUS=` and `EXTEND_TIMEOUT_USEC=`, and
+//!   `READY=1` by [`Readiness::set`].
 //! - `json`: [`Dump::to_json`], [`Report::to_json`].
 //! - `interop`: [`run_until_token`] and [`ScopeHandle::to_token`], for `tokio_util`'s `CancellationToken`.
 //!

@@ -155,8 +155,13 @@ impl Readiness {
         *self.0.ready.borrow()
     }
 
-    /// Says whether the program itself is ready: false as long as it starts up, for instance. After a request it stays false.
+    /// Says whether the program itself is ready: false as long as it starts up, for instance. After a request it stays false. With the
+    /// feature `systemd`, that it is ready is told to systemd, too.
     pub fn set(&self, is_ready: bool) {
+        #[cfg(all(feature = "systemd", unix))]
+        if is_ready && self.0.phase() == Phase::Running {
+            super::systemd::ready();
+        }
         self.0.ready.send_if_modified(|now| {
             // A request raises the phase before it takes readiness back, so one of the two is seen.
             let next = is_ready && self.0.phase() == Phase::Running;

@@ -21,6 +21,8 @@ mod parts;
 mod progress;
 mod reason;
 mod story;
+#[cfg(all(feature = "systemd", unix))]
+mod systemd;
 mod timers;
 mod watchdog;
 
@@ -120,6 +122,8 @@ impl Shutdown {
     pub(crate) fn attach(self: &Arc<Self>, run: Run) {
         assert!(self.run.set(run).is_ok(), "a runner runs once");
         handle::enlist(self);
+        #[cfg(all(feature = "systemd", unix))]
+        systemd::begin(self);
         // After the run was set: whoever finds none from now on has left its reason here before this look.
         let early = lock(&self.early).take();
         if let Some(reason) = early.or_else(handle::take_early) {

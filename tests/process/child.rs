@@ -203,10 +203,13 @@ impl Proc {
         self
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_some()
+    }
+
     /// False if it has ended.
     pub(crate) fn try_signal(&mut self, signal: Signal) -> bool {
-        let has_ended = self.child.try_wait().expect("it is ours").is_some();
-        !has_ended && kill(Pid::from_raw(self.child.id().try_into().expect("small")), signal).is_ok()
+        !self.has_ended() && kill(Pid::from_raw(self.child.id().try_into().expect("small")), signal).is_ok()
     }
 
     /// A press that is one of its own.

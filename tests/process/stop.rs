@@ -39,6 +39,7 @@ pub(crate) fn play(scene: &str) {
             let hang = |_: &testudo::Stop<'_>| thread::sleep(Duration::from_secs(3600));
             shielded(runner().on_signal(Signal::User2, hang));
         }
+        "stop_notices" => notices(),
         "stop_phases" => {
             phases();
             exit(0);
@@ -108,6 +109,17 @@ fn early() -> ! {
     say(&finished.report.stop().expect("it has stopped").reason().to_string());
     // The next run has not been asked for anything.
     ready(runner())
+}
+
+/// Asks for its own stop: the watchdog of systemd is fed until it is told.
+fn notices() -> ! {
+    leave(runner().budget(Duration::from_secs(20)).drain_delay(Duration::from_millis(300)).run_and_exit(async {
+        testudo::ready().set(true);
+        spawn(shield(sleep(Duration::from_millis(2700))));
+        sleep(Duration::from_millis(100)).await;
+        shutdown("enough");
+        pending::<()>().await;
+    }))
 }
 
 fn phases() {
@@ -323,6 +335,42 @@ fn l49_under_an_init_the_status_comes_through() {
             proc.expect("ready").signal(SIGTERM).exit().code(code);
         }
     }
+}
+
+#[cfg(feature = "systemd")]
+#[test]
+fn l51_systemd_is_told_once_that_it_stops_and_asked_for_time_until_the_end() {
+    let path = std::env::temp_dir().join(format!("testudo-notify-{}", std::process::id()));
+    drop(std::fs::remove_file(&path));
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("can bind");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("can wait");
+    let name = path.to_string_lossy();
+    let mut proc = Proc::scene_with("stop_notices", &[("NOTIFY_SOCKET", &name), ("WATCHDOG_USEC", "100000")]);
+    let (mut said, mut buffer) = (Vec::new(), [0; 500]);
+    while !proc.has_ended() {
+        if let Ok(length) = socket.recv(&mut buffer) {
+            said.push((Instant::now(), String::from_utf8_lossy(&buffer[..length]).into_owned()));
+        }
+    }
+    drop(std::fs::remove_file(&path));
+    proc.exit().code(0);
+    let stopping: Vec<usize> = (0..said.len()).filter(|n| said[*n].1.contains("STOPPING=1")).collect();
+    let [stopping] = stopping.as_slice() else { panic!("once: {said:#?}") };
+    let (before, after) = said.split_at(*stopping);
+    assert!(before.iter().any(|(_, text)| text.contains("READY=1")), "{said:#?}");
+    let pings: Vec<Instant> =
+        before.iter().filter(|(_, text)| text.contains("WATCHDOG=1")).map(|(at, _)| *at).collect();
+    assert!(pings.len() >= 5, "also in the drain delay: {said:#?}");
+    let late = pings.last().map(|last| after[0].0 - *last);
+    assert!(late.is_some_and(|late| late < Duration::from_millis(100)), "{said:#?}");
+    let extended: Vec<_> = after.iter().filter(|(_, text)| text.contains("EXTEND_TIMEOUT_USEC=")).collect();
+    assert!(extended.len() >= 3, "{said:#?}");
+    for pair in extended.windows(2) {
+        let length = pair[0].1.split("EXTEND_TIMEOUT_USEC=").nth(1).and_then(|rest| rest.lines().next());
+        let length: u64 = length.and_then(|text| text.parse().ok()).expect("a number");
+        assert!(pair[1].0 - pair[0].0 < Duration::from_micros(length), "it has lapsed: {said:#?}");
+    }
+    assert!(after.iter().any(|(_, text)| text.contains("STATUS=shielded, ")), "{said:#?}");
 }
 
 #[cfg(feature = "progress")]

@@ -96,3 +96,24 @@ fn exactly_one_of_a_task_and_its_handle_reports() {
         assert_ne!(task_reports, join(handle));
     });
 }
+
+struct Told(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn who_asks_to_be_told_of_the_end_is_told_once_or_refused() {
+    model(|| {
+        let info = Arc::new(task_info());
+        let told = Arc::new(Told(0.into()));
+        let waker = std::task::Waker::from(Arc::clone(&told));
+        let watch = spawn(&info, move |info| info.watch(|| waker));
+        info.end();
+        let watched = join(watch);
+        assert_eq!(told.0.load(std::sync::atomic::Ordering::SeqCst), usize::from(watched));
+    });
+}
