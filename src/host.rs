@@ -80,6 +80,9 @@ impl Host {
         if let Some(reporter) = &self.reporter {
             reporter.report(&event);
         }
+        if let Event::Dump(_) = event {
+            return; // It was asked for, and is as large as the tree: kept, each would be a leak.
+        }
         let mut unclaimed = lock(&self.unclaimed);
         if unclaimed.len() < UNCLAIMED_MAX {
             unclaimed.push(event);

@@ -1,5 +1,7 @@
 //! The tools of this repository: the gate, the loom tests, the snapshot of the public API.
 
+mod cross;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -13,6 +15,8 @@ usage: cargo xtask <command>
   ci             everything that must hold for a change
   loom           the interleavings of `src/core`
   sabotage       the stress test against a library with bugs in it
+  msrv           check with the oldest Rust, where Debian has it
+  windows        the unit tests under wine, where Debian has it
   api            compare the public API with api/testudo.txt
   api --bless    write api/testudo.txt";
 
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         ["ci"] => ci(),
         ["loom"] => loom(),
         ["sabotage"] => sabotage(),
+        ["msrv"] => cross::msrv(),
+        ["windows"] => cross::windows(),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         _ => Err(USAGE.into()),
@@ -173,7 +179,8 @@ fn shown(command: &Command) -> String {
         .get_envs()
         .filter_map(|(key, value)| Some(format!("{}='{}' ", key.to_string_lossy(), value?.to_string_lossy())));
     let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
-    let text: String = env.chain(["cargo".to_owned()]).chain(args).collect();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let text: String = env.chain([program]).chain(args).collect();
     text.replace(&root, "")
 }
 
