@@ -222,7 +222,10 @@ where
     F: Future,
     C: Future<Output = ()> + Send + 'static,
 {
-    fn new(fut: F, finalizer: Shield<C>, when: When) -> Self {
+    fn new(fut: F, mut finalizer: Shield<C>, when: When) -> Self {
+        if let Some(plan) = finalizer.plan() {
+            plan.set_finalizer();
+        }
         Self {
             region: Region::new(fut, Cutting::Unwinds).collecting(),
             seat: Seat::default(),

@@ -13,6 +13,8 @@ use crate::core::frame as frames;
 use crate::core::node::{self as nodes, Info, Kind};
 use crate::deadline::Timers;
 use crate::report::{Event, Reporter};
+#[cfg(feature = "signal")]
+use crate::shutdown::Shutdown;
 use crate::trace;
 
 pub(crate) type Node = nodes::Node<Host>;
@@ -29,6 +31,9 @@ pub(crate) struct Host {
     pub(crate) budget: Option<std::time::Duration>,
     /// True while a runner is in charge: `testudo::spawn` is legal.
     pub(crate) is_run: bool,
+    /// How far its run has come with stopping; none outside of a run.
+    #[cfg(feature = "signal")]
+    pub(crate) shutdown: Option<Arc<Shutdown>>,
     reporter: Option<Reporter>,
     unclaimed: Mutex<Vec<Event>>,
     /// Events that found no place among the unclaimed.
@@ -46,6 +51,8 @@ impl Host {
             timers: Timers::default(),
             budget: None,
             is_run: false,
+            #[cfg(feature = "signal")]
+            shutdown: None,
             reporter: None,
             unclaimed: Mutex::default(),
             omitted: AtomicUsize::new(0),
@@ -55,8 +62,13 @@ impl Host {
 
     /// The host of a runtime that a runner owns.
     #[cfg(feature = "signal")]
-    pub(crate) fn of_run(handle: Handle, budget: Option<std::time::Duration>, reporter: Option<Reporter>) -> Self {
-        Self { budget, is_run: true, reporter, ..Self::new(Some(handle)) }
+    pub(crate) fn of_run(
+        handle: Handle,
+        budget: Option<std::time::Duration>,
+        reporter: Option<Reporter>,
+        shutdown: Arc<Shutdown>,
+    ) -> Self {
+        Self { budget, is_run: true, reporter, shutdown: Some(shutdown), ..Self::new(Some(handle)) }
     }
 
     /// Says what happened, to whoever is there to hear it, and keeps it for the report at the end.
@@ -67,6 +79,9 @@ impl Host {
         }
         if let Some(reporter) = &self.reporter {
             reporter.report(&event);
+        }
+        if let Event::Dump(_) = event {
+            return; // It was asked for, and is as large as the tree: kept, each would be a leak.
         }
         let mut unclaimed = lock(&self.unclaimed);
         if unclaimed.len() < UNCLAIMED_MAX {

@@ -11,6 +11,8 @@
 //! | tasks that do not outlive the function that begins them | [`nursery`], [`nursery_local`] |
 //! | clean-up that may await | [`FinalizeExt`], [`bracket`] |
 //! | a program that obeys Ctrl-C | [`main`](macro@crate::main), [`run`], [`Runner`] |
+//! | to finish what was begun before it ends | [`shutdown_requested`], [`Stages`] |
+//! | to see what is alive | [`dump`](crate::dump()), SIGUSR1 |
 //! | to know how a task has ended | [`Outcome`], [`Cause`] |
 //! | a proof that a future may be cut off anywhere | [`testing`] |
 //!
@@ -361,16 +363,61 @@
 //! Runner::new().current_thread().run(async {}).outcome.unwrap();
 //! ```
 //!
+//! # Leaving in order
+//!
+//! A run that is asked to stop (by a signal, or by [`shutdown`](crate::shutdown())) goes through [phases](Phase), within one
+//! [budget](Runner::budget). A phase that nobody takes part in takes no time; so a program that knows nothing of all this is cancelled at
+//! once.
+//!
+//! | Phase | What happens | Who takes part |
+//! |---|---|---|
+//! | initiated | [`ready`] turns false | |
+//! | draining | everything goes on until the world has heard | who asks [`ready`] or [accepts](Participant::accept), for the [delay](Runner::drain_delay); [hooks](Runner::pre_stop) |
+//! | not accepting, in flight | [`shutdown_requested`] completes; what was begun is finished | tasks that have waited for it, [`take_part`], [`Stages`] |
+//! | cancelling, shielded | what is not shielded is cancelled; shields run to their ends | |
+//! | finalizing | when all but the [reserve](Runner::reserve) is used up, shields are cut off, finalizers go on; [hooks of the end](Runner::at_end) | |
+//! | exit | [`Report::stop`] tells how it went; the [`ExitPolicy`] picks the status | |
+//!
+//! A second press cancels at once, a third ends the process. [`dump`](crate::dump()) and SIGUSR1 show what is alive; see
+//! [`Runner`](Runner#shutdown) for all signals.
+//!
+//! ```
+//! use std::time::Duration;
+//! use testudo::{Runner, shutdown, shutdown_requested, spawn};
+//! use tokio::time::sleep;
+//!
+//! let finished = Runner::new().current_thread().budget(Duration::from_secs(20)).run(async {
+//!     tokio::time::pause();
+//!     let worker = spawn(async {
+//!         let mut jobs = 0;
+//!         loop {
+//!             tokio::select! {
+//!                 _ = shutdown_requested() => break Ok::<_, std::io::Error>(jobs),
+//!                 () = sleep(Duration::from_secs(1)) => jobs += 1, // never cut off in the middle by a graceful stop
+//!             }
+//!         }
+//!     });
+//!     sleep(Duration::from_millis(2500)).await;
+//!     shutdown("enough");
+//!     worker.await.unwrap();
+//! });
+//! println!("{}", finished.report.stop().unwrap());
+//! ```
+//!
 //! # Crate features
 //!
 //! - `signal` (default): [`run`] and [`Runner`]: they build the runtime, listen to signals, and drain
 //!   everything before the runtime goes. Takes Tokio's multi-thread runtime and its signals along.
+//! - `progress` (default): a line at the terminal while a run that was told to stop takes long. Takes `indicatif` along.
 //! - `macros` (default): [`main`](macro@crate::main). Implies `signal`.
 //! - `testing`: [`test`](macro@crate::test), with paused time and a check for tasks that were left behind, and the module
 //!   [`testing`]: cancel or drop a future at each of its suspensions, order the steps of several tasks, press Ctrl-C
 //!   without a signal. Implies `macros`; for `[dev-dependencies]`.
 //! - `tracing`: what happens as `tracing` events (target `testudo`), and a rescue keeps the span of the
 //!   first poll.
+//! - `systemd`: a run under systemd (`Type=notify`) sends `WATCHDOG=1`, `STOPPING=1`, `STATUS=` and `EXTEND_TIMEOUT_USEC=`, and
+//!   `READY=1` by [`Readiness::set`].
+//! - `json`: [`Dump::to_json`], [`Report::to_json`].
 //! - `interop`: [`run_until_token`] and [`ScopeHandle::to_token`], for `tokio_util`'s `CancellationToken`.
 //!
 //! Without default features the crate is scopes, shields, nurseries and finalizers for a program that has
@@ -387,6 +434,7 @@ mod core;
 mod current;
 mod deadline;
 mod delivery;
+mod dump;
 mod error;
 mod finalize;
 mod host;
@@ -408,16 +456,23 @@ mod scope;
 mod seat;
 mod shield;
 #[cfg(feature = "signal")]
+mod shutdown;
+#[cfg(feature = "signal")]
 mod signal;
+#[cfg(feature = "signal")]
+mod stages;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
 
 pub use crate::core::cause::{Cause, CauseKind};
+#[cfg(feature = "signal")]
+pub use crate::core::phase::Phase;
 pub use blocking::BlockingCx;
 pub use deadline::{EffectiveDeadline, current_deadline};
 pub use delivery::{CatchCancelled, Checkpoint, WaitCancelled, cancelled, catch_cancelled, checkpoint, is_cancelled};
+pub use dump::{Dump, Entry, dump};
 pub use error::{AbsorbCancel, Cancelled, Elapsed, Failed, Failure, Failures, NurseryError, SpawnError, StartError};
 pub use finalize::{FinalizeExt, Finalized, bracket};
 #[cfg(feature = "interop")]
@@ -431,13 +486,20 @@ pub use policy::Policy;
 pub use registry::{FindError, Which, all_tasks, cancel, current_task, drain, find, root_nursery, spawn};
 pub use report::{Event, Report, Reporter, Subject};
 #[cfg(feature = "signal")]
-pub use runner::{ExitPolicy, Finished, Runner, Stop, run};
+pub use runner::{Finished, Runner, run};
 pub use scope::{CancelScope, ScopeCancelled, ScopeHandle, Scoped, fail_after, move_on_after};
 pub use shield::{
     Exposed, ExposedRun, LocalShield, ScopedShield, Shield, shield, shield_local, shield_scoped, shield_with,
 };
 #[cfg(feature = "signal")]
+pub use shutdown::{
+    ExitPolicy, Participant, Readiness, Reason, ShutdownHandle, Stop, StopReport, ready, shutdown, shutdown_requested,
+    take_part,
+};
+#[cfg(feature = "signal")]
 pub use signal::Signal;
+#[cfg(feature = "signal")]
+pub use stages::{Stage, StageCx, Stages};
 pub use task::{Task, TaskId, TaskRef};
 /// Makes `async fn main` the main task of a [`Runner`].
 ///

@@ -16,6 +16,9 @@ pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End
     let key = root.add_task(&frame);
     let mut region = pin!(Region::within(Arc::clone(&frame), main));
     let end = std::future::poll_fn(|cx| region.as_mut().poll(cx)).await;
+    if let (End::Cut(_), Some(task)) = (&end, frame.task()) {
+        task.cut();
+    }
     frame.end_task();
     root.remove_task(key);
     end

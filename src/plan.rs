@@ -32,6 +32,7 @@ pub(crate) struct Sketch {
     place: &'static Location<'static>,
     name: Option<Arc<str>>,
     shielded: bool,
+    finalizer: bool,
     deadline: Option<Ticks>,
 }
 
@@ -44,7 +45,7 @@ impl Plan {
     /// A region that reports name another place than the one that makes it.
     pub(crate) fn at(place: &'static Location<'static>, kind: Kind) -> Self {
         let shielded = kind == Kind::Shield;
-        let sketch = Sketch { node: OnceLock::new(), kind, place, name: None, shielded, deadline: None };
+        let sketch = Sketch::new(kind, place, shielded);
         Self { sketch, timeout: None, budget: Budget::Default, view: View::None }
     }
 
@@ -86,6 +87,11 @@ impl Plan {
         self.timeout = Some(length);
     }
 
+    /// A shield that goes on when the time of the other shields of a run is up.
+    pub(crate) fn set_finalizer(&mut self) {
+        self.sketch.finalizer = true;
+    }
+
     pub(crate) fn set_budget(&mut self, budget: Budget) {
         self.budget = budget;
     }
@@ -125,8 +131,7 @@ impl Plan {
     /// Gives the sketch to whoever may have to make the place during the first poll.
     pub(crate) fn take_sketch(&mut self) -> Sketch {
         let Sketch { kind, place, .. } = self.sketch;
-        let rest = Sketch { node: OnceLock::new(), kind, place, name: None, shielded: false, deadline: None };
-        std::mem::replace(&mut self.sketch, rest)
+        std::mem::replace(&mut self.sketch, Sketch::new(kind, place, false))
     }
 
     /// Makes the place inside `outer`.
@@ -152,6 +157,10 @@ impl Plan {
 }
 
 impl Sketch {
+    fn new(kind: Kind, place: &'static Location<'static>, shielded: bool) -> Self {
+        Self { node: OnceLock::new(), kind, place, name: None, shielded, finalizer: false, deadline: None }
+    }
+
     fn new_node(&self) -> Arc<Node> {
         let info = Info::new(self.kind, self.place, clock::now());
         if let Some(name) = &self.name {
@@ -160,6 +169,9 @@ impl Sketch {
         let node = CoreNode::unbound(info, None, self.shielded);
         if self.deadline.is_some() {
             node.set_deadline(self.deadline);
+        }
+        if self.finalizer {
+            node.set_finalizer();
         }
         node
     }

@@ -60,7 +60,7 @@ pub fn root_nursery<E>() -> Nursery<E> {
 }
 
 /// The root of the tree that this code is in.
-fn root() -> Arc<Node> {
+pub(crate) fn root() -> Arc<Node> {
     let node = current::node();
     std::iter::successors(Some(node), |node| node.parent()).last().unwrap_or_else(host::root)
 }
@@ -69,7 +69,22 @@ fn root() -> Arc<Node> {
 ///
 /// Main is one of them. The runner's own are not, nor are tasks that were begun with `tokio::spawn`.
 pub fn all_tasks() -> Vec<TaskRef> {
-    tasks_of(below(&root()).1)
+    tasks_in(&root())
+}
+
+/// The tasks of a root that have not ended, in the order in which they began.
+pub(crate) fn tasks_in(root: &Arc<Node>) -> Vec<TaskRef> {
+    tasks_of(below(root).1)
+}
+
+/// Calls code of the program as if from inside the run.
+#[cfg(feature = "signal")]
+pub(crate) fn inside(root: &Arc<Node>, call: impl FnOnce()) {
+    let handle = root.host().and_then(|host| host.handle.clone());
+    let _runtime = handle.as_ref().map(|handle| handle.enter());
+    let mut slot = Some(current::Current::at(Frame::of_node(Arc::clone(root), true)));
+    let _inside = current::Enter::new(&mut slot);
+    call();
 }
 
 /// The tasks among frames that have not ended, in the order in which they began. A task with a node of its own is found twice.
@@ -230,7 +245,14 @@ pub async fn drain(budget: Duration) -> Report {
 /// Takes what was reported so far.
 pub(crate) fn report_of(root: &Node, left: Vec<Subject>) -> Report {
     let (events, omitted, lost) = root.host().map(|host| host.claim()).unwrap_or_default();
-    Report { events, omitted, lost, left }
+    Report {
+        events,
+        omitted,
+        lost,
+        left,
+        #[cfg(feature = "signal")]
+        stop: None,
+    }
 }
 
 impl<E> Shared<E> {

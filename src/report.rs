@@ -1,6 +1,7 @@
 //! What a run or a tree has to say: events, who hears them, and the report at the end.
 
 use std::fmt;
+use std::io::{IsTerminal, Write};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,10 @@ use std::time::Duration;
 use crate::clock;
 use crate::core::node::{Info, Kind};
 use crate::core::task::TaskInfo;
+use crate::dump::Dump;
 use crate::host::Node;
+#[cfg(feature = "signal")]
+use crate::shutdown::StopReport;
 
 /// Who an event is about: its kind, name, age, and the place where it was made.
 #[derive(Clone, Debug)]
@@ -87,12 +91,28 @@ impl fmt::Display for Subject {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The run was told to stop; everything that is not shielded is cancelled. What it says is why.
-    Stopping(Arc<str>),
+    /// What was configured does not fit together.
+    Warning(Arc<str>),
+    /// The run was told to stop.
+    Stopping {
+        /// Who asked.
+        why: Arc<str>,
+        /// Those who take part are waited for before everything that is not shielded is cancelled.
+        graceful: bool,
+    },
     /// The run was told to stop once more, and this is what it still waits for.
     Waiting(Vec<Subject>),
-    /// The run is given up: the process ends now, and this is what is cut off.
-    Forced(Vec<Subject>),
+    /// The run is given up, and the process ends.
+    Forced {
+        /// Who asked, or what was used up.
+        why: Arc<str>,
+        /// What is cut off, by name.
+        whom: Vec<Subject>,
+        /// The same in its tree.
+        dump: Dump,
+    },
+    /// Somebody asked for the tree, by SIGUSR1.
+    Dump(Dump),
     /// Work that was promised to be carried to its end could not be: its runtime was gone.
     Lost(Subject),
     /// A borrowed shield was dropped half-way; it can not be rescued.
@@ -114,17 +134,25 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stopping(why) => {
+            Self::Warning(what) => write!(f, "warning: {what}"),
+            Self::Stopping { why, graceful: true } => {
                 write!(
                     f,
-                    "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
+                    "stopping ({why}): who takes part finishes what it has; once more cancels what is not shielded"
                 )
             }
+            Self::Stopping { why, graceful: false } => write!(
+                f,
+                "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
+            ),
+            Self::Dump(dump) => write!(f, "this is alive:\n{dump}"),
             Self::Waiting(whom) => {
                 write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;
                 whom.iter().enumerate().try_for_each(|(n, who)| write!(f, "{}\n  {who}", if n == 0 { ":" } else { "" }))
             }
-            Self::Forced(whom) => write!(f, "ending the process now, cutting off {}", Count(whom)),
+            Self::Forced { why, whom, dump } => {
+                write!(f, "ending the process now ({why}), cutting off {}\nin this tree:\n{dump}", Count(whom))
+            }
             Self::Lost(who) => write!(f, "lost {who}: its runtime was gone before it had ended"),
             Self::Dropped(who) => {
                 write!(f, "{who} was dropped half-way: a borrowed shield holds against cancel, not against drop")
@@ -161,19 +189,30 @@ impl Reporter {
         Self(Arc::new(hear))
     }
 
-    /// The default: one line an event on stderr.
+    /// One line an event on stderr.
     pub fn stderr() -> Self {
+        Self::new(print)
+    }
+
+    /// The default: as [`stderr`](Self::stderr), but that the run stops is said to a person at a terminal only. A log has its own
+    /// words for that, and hears of what was cut off, of errors that nobody saw, and of what was asked for.
+    pub fn standard() -> Self {
         Self::new(|event| {
-            use std::io::Write;
-            // In one piece, or lines of the program come in between. A closed stderr is no reason to fail: there is nobody to tell.
-            let line = format!("testudo: {event}\n");
-            std::io::stderr().lock().write_all(line.as_bytes()).unwrap_or_default();
+            if !matches!(event, Event::Stopping { .. }) || std::io::stderr().is_terminal() {
+                print(event);
+            }
         })
     }
 
     pub(crate) fn report(&self, event: &Event) {
         (self.0)(event);
     }
+}
+
+fn print(event: &Event) {
+    // In one piece, or lines of the program come in between. A closed stderr is no reason to fail: there is nobody to tell.
+    let line = format!("testudo: {event}\n");
+    std::io::stderr().lock().write_all(line.as_bytes()).unwrap_or_default();
 }
 
 impl fmt::Debug for Reporter {
@@ -190,6 +229,8 @@ pub struct Report {
     pub(crate) omitted: usize,
     pub(crate) lost: usize,
     pub(crate) left: Vec<Subject>,
+    #[cfg(feature = "signal")]
+    pub(crate) stop: Option<StopReport>,
 }
 
 impl Report {
@@ -213,6 +254,18 @@ impl Report {
         &self.left
     }
 
+    /// Returns how the run has stopped; none for a drain.
+    #[cfg(feature = "signal")]
+    pub fn stop(&self) -> Option<&StopReport> {
+        self.stop.as_ref()
+    }
+
+    /// Returns the report as JSON.
+    #[cfg(feature = "json")]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// True if everything has ended and nothing was lost.
     pub fn is_clean(&self) -> bool {
         self.left.is_empty() && self.lost == 0
@@ -225,9 +278,42 @@ impl fmt::Display for Report {
         if self.omitted > 0 {
             writeln!(f, "and {} more events", self.omitted)?;
         }
+        #[cfg(feature = "signal")]
+        if let Some(stop) = &self.stop {
+            writeln!(f, "{stop}")?;
+        }
         match self.left.as_slice() {
             [] => write!(f, "everything has ended, {} lost", self.lost),
             left => write!(f, "{} lost, still running {}", self.lost, Count(left)),
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl serde::Serialize for Subject {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("Subject", 4)?;
+        fields.serialize_field("what", self.what)?;
+        fields.serialize_field("name", &self.name.as_deref())?;
+        fields.serialize_field("place", &format_args!("{}:{}", self.place.file(), self.place.line()))?;
+        fields.serialize_field("age", &self.age.as_secs_f64())?;
+        fields.end()
+    }
+}
+
+#[cfg(feature = "json")]
+impl serde::Serialize for Report {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let events: Vec<String> = self.events.iter().map(ToString::to_string).collect();
+        let mut fields = serializer.serialize_struct("Report", 5)?;
+        #[cfg(feature = "signal")]
+        fields.serialize_field("stop", &self.stop)?;
+        fields.serialize_field("events", &events)?;
+        fields.serialize_field("omitted", &self.omitted)?;
+        fields.serialize_field("lost", &self.lost)?;
+        fields.serialize_field("left", &self.left)?;
+        fields.end()
     }
 }

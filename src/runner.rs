@@ -3,27 +3,29 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::io::{IsTerminal, Write};
+use std::panic::Location;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::clock;
-use crate::core::cause::{Cause, CauseKind};
-use crate::core::ladder::{Ladder, Rung};
-use crate::core::live::Live;
+use crate::core::cause::Cause;
 use crate::core::node::{Info, Kind};
-use crate::current::{Current, Enter};
-use crate::host::{self, Frame, Host, Node, lock};
+use crate::core::phase::Event as Happened;
+use crate::host::{self, Host, Node};
 use crate::main_task;
 use crate::outcome::{Outcome, Panic, TaskOutput};
 use crate::region::End;
 use crate::registry;
 use crate::report::{Event, Report, Reporter};
 use crate::shield::{check_budget, shield_scoped};
+use crate::shutdown::{
+    Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Status, Stop, StopHook,
+    status,
+};
 use crate::signal::{self, Signal, Subscription};
 #[cfg(feature = "testing")]
 use crate::testing::{Connection, Signals};
@@ -51,63 +53,54 @@ where
 
 /// Builds a runtime, listens to signals, runs main, and drains everything before the runtime goes.
 ///
-/// The first SIGINT or SIGTERM cancels everything that is not shielded; the second says what is still being waited for, by name and
-/// place; the third ends the process at once with status 128 + n. Presses of one kind within 200 ms are one (a terminal and a
-/// parent may both send it). On Windows the console events take the signals' place.
+/// # Shutdown
+///
+/// | Signal | Does |
+/// |---|---|
+/// | SIGINT, SIGTERM; on Windows all console events | the first asks to stop gracefully, the second cancels what is not shielded, the third ends the process at once with status 128 + n |
+/// | SIGQUIT | ends the process at once with status 131 |
+/// | SIGUSR1 | says what is alive, as [`dump`](crate::dump()) |
+/// | SIGHUP and all others | nothing, unless [`on_signal`](Self::on_signal) says what |
+///
+/// Where nobody takes part in the graceful phase (see [`shutdown_requested`](crate::shutdown_requested)), the first press cancels at
+/// once; then the second says what is still being waited for, by name and place. Signals of one kind within 200 ms are one press (a
+/// terminal and a parent may both send it).
+///
+/// All of it takes place within one [budget](Self::budget). When that is used up, shields and finalizers are cut off as well, and the
+/// process ends, if need be without the help of the runtime.
 ///
 /// An inherited "ignore" (`nohup`) is respected on Linux. After a run, signals have their default effect again as far as this process
 /// had no other handler when the run began; a listener that the program installs *during* its first run can not be told from ours.
 #[derive(Debug)]
 #[must_use = "a runner does nothing until `run`"]
 pub struct Runner {
+    shutdown: Arc<Shutdown>,
     current_thread: bool,
     worker_threads: Option<usize>,
     signals: bool,
+    ladder: Vec<Signal>,
     handlers: HashMap<Signal, Handler>,
     press_window: Duration,
     shield_main: bool,
     wait_for_tasks: bool,
-    shield_budget: Option<Duration>,
-    reporter: Option<Reporter>,
+    config: Config,
+    /// None: the default one.
+    reporter: Option<Option<Reporter>>,
     on_stop: Option<StopHook>,
+    pre_stop: Vec<Hook>,
+    at_end: Vec<Hook>,
     exit_policy: ExitPolicy,
     #[cfg(feature = "testing")]
     source: Option<Signals>,
 }
 
-/// How the status of the process follows from the end of the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExitPolicy {
-    /// Main's own: 0 for a value and for a stop that the runner carried out, 1 for an error or another cancel, 101 for a panic;
-    /// 128 + n if it was forced by signal n.
-    #[default]
-    Main,
-}
-
 /// How a run has ended.
 #[derive(Debug)]
 pub struct Finished<T, E> {
-    /// How main has ended. Cancelled with cause [`Stopped`](CauseKind::Stopped) is a clean stop.
+    /// How main has ended. Cancelled with cause [`Stopped`](crate::CauseKind::Stopped) is a clean stop.
     pub outcome: Outcome<T, E>,
-    /// What nobody else was told.
+    /// What nobody else was told, and how the run has stopped.
     pub report: Report,
-}
-
-struct Handler(Box<dyn Fn(&Stop<'_>) + Send + Sync>);
-
-impl fmt::Debug for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Handler")
-    }
-}
-
-struct StopHook(Box<dyn Fn(&Cause) + Send + Sync>);
-
-impl fmt::Debug for StopHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StopHook")
-    }
 }
 
 impl Default for Runner {
@@ -117,19 +110,30 @@ impl Default for Runner {
 }
 
 impl Runner {
-    /// Returns a runner with the defaults: multi-thread, SIGINT and SIGTERM, reports on stderr.
+    /// Returns a runner with the defaults: multi-thread, SIGINT and SIGTERM, 28 s to stop, reports on stderr.
     pub fn new() -> Self {
         Self {
+            shutdown: Shutdown::new(),
             current_thread: false,
             worker_threads: None,
             signals: true,
+            ladder: vec![
+                Signal::Interrupt,
+                Signal::Terminate,
+                Signal::Break,
+                Signal::Close,
+                Signal::Logoff,
+                Signal::Shutdown,
+            ],
             handlers: HashMap::new(),
             press_window: Duration::from_millis(200),
             shield_main: false,
             wait_for_tasks: false,
-            shield_budget: None,
-            reporter: Some(Reporter::stderr()),
+            config: Config::default(),
+            reporter: None,
             on_stop: None,
+            pre_stop: Vec::new(),
+            at_end: Vec::new(),
             exit_policy: ExitPolicy::default(),
             #[cfg(feature = "testing")]
             source: None,
@@ -141,6 +145,11 @@ impl Runner {
     pub fn signals_from(mut self, source: &Signals) -> Self {
         self.source = Some(source.clone());
         self
+    }
+
+    /// Returns a handle on the shutdown of this run, for code that is not inside of it. It works before the run, too.
+    pub fn handle(&self) -> ShutdownHandle {
+        ShutdownHandle::new(Arc::clone(&self.shutdown))
     }
 
     /// Runs everything on the thread that calls [`run`](Self::run).
@@ -170,19 +179,90 @@ impl Runner {
         self
     }
 
-    /// Calls `handle` on this signal instead of the ladder: nothing is cancelled unless `handle` does it, or asks for the
-    /// [next rung](Stop::escalate).
-    ///
-    /// Signals that are [one press](Self::press_window) are one call. It is called on the signal thread, in the context of the run: `all_tasks`, `cancel` and `spawn` work in it. It must not wait
-    /// for long: later signals wait meanwhile.
-    pub fn on_signal(mut self, signal: Signal, handle: impl Fn(&Stop<'_>) + Send + Sync + 'static) -> Self {
-        self.handlers.insert(signal, Handler(Box::new(handle)));
+    /// Sets the signals that climb the ladder; see [Shutdown](Self#shutdown) for the default. SIGQUIT among them climbs as well, and
+    /// does not end the process at once any more.
+    pub fn stop_signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
+        self.ladder = signals.into_iter().collect();
         self
     }
 
-    /// Calls `hook` with the cause when the run is stopped, before anything is cancelled.
+    /// Calls `handle` on this signal instead of the ladder: nothing is cancelled unless `handle` does it, or asks for the
+    /// [next rung](Stop::escalate). SIGQUIT ends the process after it all the same. For SIGHUP it is the hook to reload.
+    ///
+    /// Signals that are [one press](Self::press_window) are one call. It is called on a thread of its own, in the context of the run:
+    /// `all_tasks`, `cancel` and `spawn` work in it. Half a second is waited for it until later signals are looked at.
+    pub fn on_signal(mut self, signal: Signal, handle: impl Fn(&Stop<'_>) + Send + Sync + 'static) -> Self {
+        self.handlers.insert(signal, Handler::new(handle));
+        self
+    }
+
+    /// Calls `hook` with the cause when the run is asked to stop, before anything is cancelled. On a thread of its own, in the context
+    /// of the run; half a second is waited for it.
     pub fn on_stop(mut self, hook: impl Fn(&Cause) + Send + Sync + 'static) -> Self {
-        self.on_stop = Some(StopHook(Box::new(hook)));
+        self.on_stop = Some(StopHook(Arc::new(hook)));
+        self
+    }
+
+    /// Runs `hook` when the run is asked to stop, beside the [drain delay](Self::drain_delay): accepting goes on until both are over. For
+    /// what Kubernetes calls a pre-stop hook. It runs outside of all tasks, and the time for this phase is its limit.
+    pub fn pre_stop<F>(mut self, hook: impl FnOnce() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.pre_stop.push(Hook::new(hook));
+        self
+    }
+
+    /// Runs `hook` at the very end, when everything else has ended: to flush telemetry. It runs outside of all tasks, and the
+    /// [reserve](Self::reserve) is its limit.
+    pub fn at_end<F>(mut self, hook: impl FnOnce() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.at_end.push(Hook::new(hook));
+        self
+    }
+
+    /// Sets how long stopping may take in all, from the request to the end; `None` is no limit. The default is 28 s, and 8 s in a
+    /// container whose engine gives 10 s. The variable `TESTUDO_BUDGET` overrides it: `20s`, `1m 30s`, `none`.
+    ///
+    /// What the phases may take is derived from it: a fifth for draining, half of what is left for those who take part, all but the
+    /// [reserve](Self::reserve) for shields, and the reserve for finalizers. These are limits: a phase that nobody takes part in takes
+    /// no time. When main ends and nobody has asked for a stop, no clock runs.
+    ///
+    /// # Panics
+    ///
+    /// If the budget is zero.
+    #[track_caller]
+    pub fn budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
+        let budget = budget.into();
+        assert!(
+            budget != Some(Duration::ZERO),
+            "nothing can stop in no time: give it a budget, or `None` for no limit"
+        );
+        self.config.total = Some(budget);
+        self
+    }
+
+    /// Sets how long accepting goes on after the request, so that those who send work here can hear of it. The default is 0 s, and 5 s in
+    /// Kubernetes. It is skipped if nobody [accepts](crate::Participant::accept) or asks whether the run is [`ready`](crate::ready), and
+    /// after a Ctrl-C at a terminal.
+    pub fn drain_delay(mut self, delay: Duration) -> Self {
+        self.config.delay = Some(delay);
+        self
+    }
+
+    /// Sets how long the graceful phase may take at most, and has it entered also if nobody is known to take part: then it lasts until
+    /// everything has ended, or its time is up.
+    pub fn graceful_budget(mut self, budget: Duration) -> Self {
+        self.config.graceful = Some(budget);
+        self
+    }
+
+    /// Sets what no other phase may eat of the budget: the time for finalizers when shields have used up theirs. The default is a tenth
+    /// of the budget, but a second if there is that much.
+    pub fn reserve(mut self, reserve: Duration) -> Self {
+        self.config.reserve = Some(reserve);
         self
     }
 
@@ -205,20 +285,21 @@ impl Runner {
     }
 
     /// Sets the budget of shields that name none, also of [main's](Self::shield_main); the default is none: they may hold off a
-    /// stop for ever.
+    /// stop until its [budget](Self::budget) is used up.
     ///
     /// # Panics
     ///
     /// If the budget is zero.
     #[track_caller]
     pub fn shield_budget(mut self, budget: impl Into<Option<Duration>>) -> Self {
-        self.shield_budget = check_budget(budget.into());
+        self.config.shield = check_budget(budget.into());
         self
     }
 
-    /// Sets who hears the events of the run; `None` silences it. The default is [`Reporter::stderr`].
+    /// Sets who hears the events of the run; `None` silences it. The default is [`Reporter::standard`], and with the feature `progress`
+    /// a line at the terminal while a stop takes long.
     pub fn reporter(mut self, reporter: impl Into<Option<Reporter>>) -> Self {
-        self.reporter = reporter.into();
+        self.reporter = Some(reporter.into());
         self
     }
 
@@ -233,12 +314,12 @@ impl Runner {
     ///
     /// Every started shield of the runtime has ended when this returns, also those in plain `tokio::spawn` tasks; other such
     /// tasks are dropped with the runtime. Blocking work that does not return is left behind. It never ends the process, unless
-    /// it is forced.
+    /// it is forced: by a third press, by SIGQUIT, or half a second after the [budget](Self::budget).
     ///
     /// # Panics
     ///
-    /// Inside of a Tokio runtime, so also inside of another run; and if the runtime can not be built or the signal handlers can
-    /// not be installed.
+    /// Inside of a Tokio runtime, so also inside of another run; and if the runtime can not be built, the signal handlers can
+    /// not be installed, or `TESTUDO_BUDGET` can not be read.
     #[track_caller]
     pub fn run<F>(self, main: F) -> Finished<<F::Output as TaskOutput>::Value, <F::Output as TaskOutput>::Error>
     where
@@ -248,8 +329,9 @@ impl Runner {
         self.run_with(main, Location::caller()).0
     }
 
-    /// Runs `main` like [`run`](Self::run) and gives the status of the process, to return from the program's own `main`. An error
-    /// is printed to stderr as the standard library does it.
+    /// Runs `main` like [`run`](Self::run) and gives the status of the process, to return from the program's own `main`; see
+    /// [`ExitPolicy`]. Where that says that the process dies by a signal, this does not return. An error is printed to stderr as the
+    /// standard library does it.
     ///
     /// Until the process has ended, signals are taken and have no effect.
     ///
@@ -263,11 +345,19 @@ impl Runner {
         F::Output: TaskOutput,
         <F::Output as TaskOutput>::Error: fmt::Debug,
     {
-        let ExitPolicy::Main = self.exit_policy;
+        let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
         let (finished, subscription) = self.run_with(main, Location::caller());
         // A signal that was sent twice, and arrives now, must not change the status.
         std::mem::forget(subscription);
-        exit_code(finished.outcome)
+        complain(&finished.outcome);
+        match status(policy, shutdown.how(MainEnd::of(&finished.outcome))) {
+            Status::Code(code) => ExitCode::from(code),
+            Status::Die(signal) => {
+                // What a return from main would do.
+                std::io::stdout().flush().unwrap_or_default();
+                signal::die_by(signal)
+            }
+        }
     }
 
     fn run_with<F>(self, main: F, place: &'static Location<'static>) -> (FinishedOf<F::Output>, Option<Listening>)
@@ -280,22 +370,32 @@ impl Runner {
             "`run` was called inside of a Tokio runtime, perhaps inside of another run: \
              there is one run a thread; `.await` the future here, or open a `nursery`"
         );
+        let env = |name: &str| std::env::var(name).ok();
+        let (budget, faults) = Budget::new(self.config, &env).unwrap_or_else(|error| panic!("{error}"));
         let runtime = self.build();
-        let host = Host::of_run(runtime.handle().clone(), self.shield_budget, self.reporter.clone());
+        let shutdown = Arc::clone(&self.shutdown);
+        let over = shutdown.over_at_drop();
+        let reporter = self.reporter.clone().unwrap_or_else(|| Some(Reporter::standard()));
+        let host = Host::of_run(runtime.handle().clone(), self.config.shield, reporter, Arc::clone(&shutdown));
         let root = host::install(runtime.handle(), host::new_root(host));
+        faults.into_iter().for_each(|fault| host::report(&root, Event::Warning(fault.into())));
         let (shield_main, wait_for_tasks) = (self.shield_main, self.wait_for_tasks);
-        let subscription = self.listen(&root, runtime.handle());
-        let outcome = runtime.block_on(async {
+        let (subscription, at_end) = self.begin(&root, budget);
+        let (outcome, in_time) = runtime.block_on(async {
             let outcome = run_main(&root, main, shield_main, place).await;
             if let (true, Some(live)) = (wait_for_tasks, &root.live) {
                 std::future::poll_fn(|cx| live.poll_daemons_only(cx)).await;
             }
-            host::cancel(&root, Cause::new(CauseKind::MainEnded));
+            shutdown.happened(Happened::MainEnded);
             drain_root(&root).await;
-            outcome
+            (outcome, shutdown.flush(at_end).await)
         });
+        if !in_time {
+            host::report(&root, Event::Warning("hooks of the end used up the reserve and are cut off".into()));
+        }
         runtime.shutdown_timeout(TEARDOWN);
-        let report = registry::report_of(&root, Vec::new());
+        drop(over);
+        let report = Report { stop: shutdown.story(), ..registry::report_of(&root, Vec::new()) };
         (Finished { outcome, report }, subscription)
     }
 
@@ -307,41 +407,34 @@ impl Runner {
         builder.enable_all().build().unwrap_or_else(|error| panic!("the runtime could not be built: {error}"))
     }
 
-    fn listen(self, root: &Arc<Node>, handle: &Handle) -> Option<Listening> {
+    /// Binds the shutdown to the run, and listens to signals. Gives the hooks of the end.
+    fn begin(self, root: &Arc<Node>, budget: Budget) -> (Option<Listening>, Vec<Hook>) {
+        let has_progress = self.reporter.is_none() && std::io::stderr().is_terminal();
+        let (hooks, on_stop) = (Mutex::new(self.pre_stop), self.on_stop);
+        #[cfg(feature = "testing")]
+        let is_test = self.source.is_some();
+        #[cfg(not(feature = "testing"))]
+        let is_test = false;
+        self.shutdown.attach(Run { root: Arc::clone(root), budget, hooks, on_stop, has_progress, is_test });
         if !self.signals {
-            return None;
+            return (None, self.at_end);
         }
-        let ladder =
-            [Signal::Interrupt, Signal::Terminate, Signal::Break, Signal::Close, Signal::Logoff, Signal::Shutdown];
-        let mut signals = ladder.to_vec();
-        signals.extend(self.handlers.keys().filter(|signal| !ladder.contains(signal)));
-        let window = u64::try_from(self.press_window.as_millis()).unwrap_or(u64::MAX);
-        let control = Control {
-            root: Arc::clone(root),
-            handle: handle.clone(),
-            ladder: Mutex::new(Ladder::new(window)),
-            handlers: self.handlers,
-            on_stop: self.on_stop,
-            end: end_process,
-        };
+        let control = Control::new(self.shutdown, Arc::clone(root), self.press_window, self.ladder, self.handlers);
         #[cfg(feature = "testing")]
         if let Some(source) = self.source {
-            let control = Control { end: |_| {}, ..control };
-            let press = move |signal, now_ms| match signals.contains(&signal) {
-                true => control.press(signal, now_ms),
-                false => Press::Nobody,
-            };
-            return Some(Listening::Injected(source.connect(handle.clone(), press)));
+            return (Some(Listening::Injected(source.connect(control))), self.at_end);
         }
-        // The ladder's own clock, which no paused time stops.
+        let signals = control.signals();
+        // The clock of presses, which no paused time stops.
         let began = Instant::now();
         let press = move |signal| {
-            control.press(signal, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+            let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            drop(control.press(signal, now));
         };
         let subscription = signal::subscribe(&signals, press);
         let subscription =
             subscription.unwrap_or_else(|error| panic!("the signal handlers could not be installed: {error}"));
-        Some(Listening::Process(subscription))
+        (Some(Listening::Process(subscription)), self.at_end)
     }
 }
 
@@ -351,9 +444,6 @@ type FinishedOf<O> = Finished<<O as TaskOutput>::Value, <O as TaskOutput>::Error
 /// How long the runtime may take to drop plain Tokio tasks after everything of ours has ended; blocking threads that are still
 /// busy then are left behind.
 const TEARDOWN: Duration = Duration::from_millis(100);
-
-/// How long a press waits until it has been reported.
-const REPORT_MAX: Duration = Duration::from_millis(500);
 
 /// Runs main as the task of that name.
 async fn run_main<F>(
@@ -387,26 +477,17 @@ async fn drain_root(root: &Arc<Node>) {
     }
 }
 
-fn exit_code<T, E: fmt::Debug>(outcome: Outcome<T, E>) -> ExitCode {
-    let complain = |text: fmt::Arguments<'_>| {
-        use std::io::Write;
-        // A closed stderr is no reason to fail: there is nobody to tell.
-        writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
+/// Prints the error of main.
+fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
+    let text = match outcome {
+        Outcome::Err(error) => format!("Error: {error:?}\n"),
+        Outcome::Cancelled(cause) if MainEnd::of(outcome) == MainEnd::Cancelled => {
+            format!("Error: main was cut off: {cause}\n")
+        }
+        Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Panicked(_) | Outcome::Lost => return,
     };
-    match outcome {
-        Outcome::Ok(_) => ExitCode::SUCCESS,
-        Outcome::Cancelled(cause) if cause.kind() == CauseKind::Stopped => ExitCode::SUCCESS,
-        Outcome::Err(error) => {
-            complain(format_args!("Error: {error:?}"));
-            ExitCode::FAILURE
-        }
-        Outcome::Cancelled(cause) => {
-            complain(format_args!("Error: main was cut off: {cause}"));
-            ExitCode::FAILURE
-        }
-        Outcome::Panicked(_) => ExitCode::from(101),
-        Outcome::Lost => ExitCode::FAILURE,
-    }
+    // A closed stderr is no reason to fail: there is nobody to tell.
+    std::io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
 }
 
 /// A run hears signals as long as this lives.
@@ -415,127 +496,4 @@ enum Listening {
     Process(Subscription),
     #[cfg(feature = "testing")]
     Injected(Connection),
-}
-
-/// The signal side of a run.
-struct Control {
-    root: Arc<Node>,
-    handle: Handle,
-    ladder: Mutex<Ladder>,
-    handlers: HashMap<Signal, Handler>,
-    on_stop: Option<StopHook>,
-    /// The end of the process with this status; for injected signals, nothing.
-    end: fn(i32),
-}
-
-/// What became of a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Press {
-    /// The run is over, or does not listen to it.
-    Nobody,
-    /// It is the same press as the last one.
-    Same,
-    /// A handler took it, and went no rung up.
-    Handled,
-    Climbed(Rung),
-}
-
-#[expect(clippy::disallowed_methods, reason = "the third press asks for exactly this")]
-fn end_process(status: i32) {
-    std::process::exit(status);
-}
-
-/// The status of a process that was forced to end.
-pub(crate) fn forced_status(signal: Signal) -> i32 {
-    128 + signal.number().unwrap_or(1)
-}
-/// What a handler of a signal can do; see [`Runner::on_signal`].
-pub struct Stop<'a> {
-    control: &'a Control,
-    signal: Signal,
-    /// The last rung that the handler asked for.
-    reached: Mutex<Option<Rung>>,
-}
-
-impl Stop<'_> {
-    /// Returns the signal.
-    pub fn signal(&self) -> Signal {
-        self.signal
-    }
-
-    /// Goes one rung up the ladder, as the runner does by default: cancel everything that is not shielded, then say what is being
-    /// waited for, then end the process.
-    pub fn escalate(&self) {
-        let rung = self.control.escalate(self.signal);
-        *lock(&self.reached) = Some(rung);
-    }
-}
-
-impl fmt::Debug for Stop<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stop").field("signal", &self.signal).finish_non_exhaustive()
-    }
-}
-
-impl Control {
-    /// Runs on the signal thread, so also when every worker is stuck.
-    fn press(&self, signal: Signal, now_ms: u64) -> Press {
-        if self.root.live.as_ref().is_some_and(Live::is_closed) {
-            return Press::Nobody; // Nothing is left to stop, and the status stands.
-        }
-        if !lock(&self.ladder).count(signal as u8, now_ms) {
-            return Press::Same;
-        }
-        let Some(handler) = self.handlers.get(&signal) else { return Press::Climbed(self.escalate(signal)) };
-        let stop = Stop { control: self, signal, reached: Mutex::new(None) };
-        self.inside(|| (handler.0)(&stop));
-        let reached = *lock(&stop.reached);
-        reached.map_or(Press::Handled, Press::Climbed)
-    }
-
-    fn escalate(&self, signal: Signal) -> Rung {
-        let rung = lock(&self.ladder).escalate();
-        match rung {
-            Rung::Cancel => self.stop(signal),
-            Rung::Report => self.report(Event::Waiting(registry::alive(&self.root))),
-            Rung::Force => {
-                // The last rung needs nothing of the runtime.
-                self.report(Event::Forced(registry::alive(&self.root)));
-                (self.end)(forced_status(signal));
-            }
-        }
-        rung
-    }
-
-    fn stop(&self, signal: Signal) {
-        let cause = Cause::with_reason(CauseKind::Stopped, signal.to_string().into());
-        if let Some(hook) = &self.on_stop {
-            // The panic hook has said it; the press counts all the same.
-            drop(catch_unwind(AssertUnwindSafe(|| self.inside(|| (hook.0)(&cause)))));
-        }
-        self.report(Event::Stopping(signal.to_string().into()));
-        host::cancel(&self.root, cause);
-    }
-
-    /// Reports from a thread of its own: a reporter that panics or hangs, as in a write to a full stderr, must not stop the ladder.
-    fn report(&self, event: Event) {
-        let Some(host) = self.root.host().map(Arc::clone) else { return };
-        let (done, is_done) = mpsc::channel::<()>();
-        let reporting = thread::Builder::new().name("testudo-report".into()).spawn(move || {
-            let _done = done;
-            host.report(event);
-        });
-        if reporting.is_ok() {
-            is_done.recv_timeout(REPORT_MAX).unwrap_or_default();
-        }
-    }
-
-    /// Calls the program's own code as if from inside the run.
-    fn inside(&self, call: impl FnOnce()) {
-        let _runtime = self.handle.enter();
-        let frame = Frame::of_node(Arc::clone(&self.root), true);
-        let mut slot = Some(Current::at(frame));
-        let _inside = Enter::new(&mut slot);
-        call();
-    }
 }

@@ -1,7 +1,11 @@
-//! What the feature `tracing` adds: a span for each task, an event for each cancel; without it, nothing.
+//! What the feature `tracing` adds: a span for each task, an event for each cancel and phase; without it, nothing.
 
+#[cfg(all(feature = "signal", not(feature = "tracing")))]
+pub(crate) use off::phase;
 #[cfg(not(feature = "tracing"))]
 pub(crate) use off::{Span, cancelled, event};
+#[cfg(all(feature = "signal", feature = "tracing"))]
+pub(crate) use on::phase;
 #[cfg(feature = "tracing")]
 pub(crate) use on::{Span, cancelled, event};
 
@@ -45,10 +49,17 @@ mod on {
         tracing::debug!(target: "testudo", what = %Subject::of_node(node), %cause, "cancelled");
     }
 
+    #[cfg(feature = "signal")]
+    pub(crate) fn phase(phase: crate::core::phase::Phase) {
+        tracing::debug!(target: "testudo", %phase, "shutdown");
+    }
+
     pub(crate) fn event(event: &Event) {
         match event {
-            Event::Stopping(_) | Event::Waiting(_) => tracing::info!(target: "testudo", "{event}"),
-            Event::Forced(_) | Event::Overran(_) => tracing::warn!(target: "testudo", "{event}"),
+            Event::Stopping { .. } | Event::Waiting(_) | Event::Dump(_) => tracing::info!(target: "testudo", "{event}"),
+            Event::Warning(_) | Event::Forced { .. } | Event::Overran(_) => {
+                tracing::warn!(target: "testudo", "{event}")
+            }
             Event::Lost(_) | Event::Dropped(_) | Event::Failed(..) | Event::Panicked(..) => {
                 tracing::error!(target: "testudo", "{event}");
             }
@@ -81,6 +92,9 @@ mod off {
     }
 
     pub(crate) fn cancelled(_: &Node, _: &Cause) {}
+
+    #[cfg(feature = "signal")]
+    pub(crate) fn phase(_: crate::core::phase::Phase) {}
 
     pub(crate) fn event(_: &Event) {}
 }

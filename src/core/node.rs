@@ -1,10 +1,12 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
 mod exposed;
+mod info;
 mod latch;
 mod links;
 
-use std::panic::Location;
+pub(crate) use info::{Info, Kind};
+
 use std::task::Waker;
 
 use slab::Slab;
@@ -49,40 +51,6 @@ pub(crate) struct HeldOff<H> {
     pub(crate) begin: fn(&Arc<Node<H>>, u64),
 }
 
-/// What a node or a task is, for people.
-#[derive(Clone, Debug)]
-pub(crate) struct Info {
-    pub(crate) kind: Kind,
-    /// Set at most once.
-    pub(crate) name: OnceLock<Arc<str>>,
-    pub(crate) place: &'static Location<'static>,
-    /// When it began, in the ticks of its host.
-    pub(crate) born: u64,
-}
-
-/// What kind of thing a node belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Root,
-    Scope,
-    /// What unwinds inside it stops there, whatever is cancelled around it.
-    Catch,
-    Shield,
-    /// Catches as well: an exposed part gives an error to the shield that it is in.
-    Exposed,
-    /// What a shield sees of the outside.
-    Outside,
-    Nursery,
-    Task,
-}
-
-impl Kind {
-    /// True if what unwinds inside it stops there.
-    pub(super) fn catches(self) -> bool {
-        matches!(self, Self::Catch | Self::Exposed)
-    }
-}
-
 struct Tree<H> {
     /// The node around this one and our key in its list; none for a root, and after the end.
     parent: Link<H>,
@@ -125,6 +93,8 @@ const PIERCED: usize = 1 << 5;
 const RESCUED: usize = 1 << 6;
 /// A parent is cancelled, as far as its visit has come.
 const ABOVE: usize = 1 << 7;
+/// A shield that is a finalizer: it goes on when the time of the other shields is up.
+const FINALIZER: usize = 1 << 8;
 
 impl<H> Node<H> {
     /// A node without a parent.
@@ -194,6 +164,17 @@ impl<H> Node<H> {
     pub(crate) fn set_rescued(&self) {
         let tree = self.tree.lock();
         self.put(RESCUED, true);
+        drop(tree);
+    }
+
+    #[cfg(feature = "signal")]
+    pub(crate) fn is_finalizer(&self) -> bool {
+        self.has(FINALIZER)
+    }
+
+    pub(crate) fn set_finalizer(&self) {
+        let tree = self.tree.lock();
+        self.put(FINALIZER, true);
         drop(tree);
     }
 
@@ -438,17 +419,6 @@ impl<H> Drop for Node<H> {
                 rest.extend(node.tree.get_mut().let_go().into_iter().flatten());
             }
         }
-    }
-}
-
-impl Info {
-    /// Gives it a name; the first one stays.
-    pub(crate) fn set_name(&self, name: Arc<str>) {
-        self.name.get_or_init(|| name);
-    }
-
-    pub(crate) fn new(kind: Kind, place: &'static Location<'static>, born: u64) -> Self {
-        Self { kind, name: OnceLock::new(), place, born }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What is known of one task, for as long as anybody looks at it.
 
+use std::task::Waker;
+
 use super::node::Info;
-use super::sync::{Arc, AtomicUsize, Ordering};
+use super::sync::{Arc, AtomicUsize, OnceLock, Ordering};
 
 /// The record of a task: who it is, and how far it has come.
 #[derive(Debug)]
@@ -10,6 +12,8 @@ pub(crate) struct TaskInfo {
     pub(crate) info: Info,
     pub(crate) traits: Traits,
     fate: AtomicUsize,
+    /// Who is told of the end, if anybody asked in time.
+    on_end: OnceLock<Waker>,
 }
 
 /// What is special about a task.
@@ -27,10 +31,14 @@ const ENDED: usize = 1;
 const ABANDONED: usize = 1 << 1;
 /// Set once by the task, after its end was announced to all who wait: it runs no code of others any more.
 const SETTLED: usize = 1 << 2;
+/// Set at most once, before the end, by whoever wants to be told of it.
+const WATCHED: usize = 1 << 3;
+/// Set once by the task, before its end, if a cancel has cut it off.
+const CUT: usize = 1 << 4;
 
 impl TaskInfo {
     pub(crate) fn new(id: u64, info: Info, traits: Traits) -> Self {
-        Self { id, info, traits, fate: AtomicUsize::new(0) }
+        Self { id, info, traits, fate: AtomicUsize::new(0), on_end: OnceLock::new() }
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
@@ -51,7 +59,32 @@ impl TaskInfo {
 
     /// Marks the end. True if nobody is left who could look at the outcome, so that the task itself has to report it.
     pub(crate) fn end(&self) -> bool {
-        self.fate.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0
+        let fate = self.fate.fetch_or(ENDED, Ordering::AcqRel);
+        if let Some(waker) = self.on_end.get().filter(|_| fate & WATCHED != 0) {
+            waker.wake_by_ref();
+        }
+        fate & ABANDONED != 0
+    }
+
+    /// Has `waker` told of the end. False if it was asked for before; then, too, if the task has ended, nobody is told by this call.
+    #[cfg(feature = "signal")]
+    pub(crate) fn watch(&self, waker: impl FnOnce() -> Waker) -> bool {
+        if self.fate.load(Ordering::Acquire) & (WATCHED | ENDED) != 0 {
+            return false;
+        }
+        self.on_end.get_or_init(waker);
+        // The swap decides: the end finds the mark, or we find the end.
+        self.fate.fetch_or(WATCHED, Ordering::AcqRel) & (WATCHED | ENDED) == 0
+    }
+
+    /// Marks that a cancel has cut it off; before the end.
+    pub(crate) fn cut(&self) {
+        self.fate.fetch_or(CUT, Ordering::AcqRel);
+    }
+
+    #[cfg(feature = "signal")]
+    pub(crate) fn was_cut(&self) -> bool {
+        self.fate.load(Ordering::Acquire) & CUT != 0
     }
 
     /// Marks that nothing but the return is left. True if the handle is gone, also if that was so at the end.

@@ -109,6 +109,9 @@ pub(crate) enum Ended<T, E> {
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
     fn end<T>(self, end: Ended<T, E>, frame: &Arc<Frame>) -> Outcome<T, Arc<E>> {
+        if let (Ended::Cut(_), Some(task)) = (&end, frame.task()) {
+            task.cut();
+        }
         let shared = self.ticket.owner();
         let name = || task_name(frame);
         let fail = |what| {

@@ -261,9 +261,14 @@ where
     /// Begins to describe a child: its name, whether it is a daemon or shielded.
     #[track_caller]
     pub fn task(&self) -> TaskBuilder<'_, E> {
+        self.task_at(Location::caller())
+    }
+
+    /// A child that reports name another place than the one that spawns it.
+    pub(crate) fn task_at(&self, place: &'static Location<'static>) -> TaskBuilder<'_, E> {
         TaskBuilder {
             nursery: self,
-            info: Info::new(Kind::Task, Location::caller(), clock::now()),
+            info: Info::new(Kind::Task, place, clock::now()),
             daemon: false,
             shielded: false,
             abandon: false,

@@ -1,6 +1,8 @@
 //! Shields: work that a cancel outside does not end.
 
 mod body;
+#[cfg(feature = "signal")]
+mod cut;
 mod exposed;
 mod local;
 mod owned;
@@ -15,3 +17,5 @@ pub use scoped::{ScopedShield, shield_scoped};
 #[cfg(feature = "signal")]
 pub(crate) use body::check_budget;
 pub(crate) use body::{Budget, out_of_budget};
+#[cfg(feature = "signal")]
+pub(crate) use cut::cut_shields;

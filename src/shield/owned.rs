@@ -148,7 +148,7 @@ where
         self
     }
 
-    fn plan(&mut self) -> Option<&mut Plan> {
+    pub(crate) fn plan(&mut self) -> Option<&mut Plan> {
         self.body.as_mut()?.as_mut().plan_pinned()
     }
 

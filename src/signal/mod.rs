@@ -153,6 +153,7 @@ impl Drop for Subscription {
 
 /// What a signal did before we touched it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(windows, allow(dead_code, reason = "Windows does not tell"))]
 enum Before {
     Default,
     Ignored,

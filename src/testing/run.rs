@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::Location;
+use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle};
 
@@ -12,6 +13,7 @@ use crate::main_task;
 use crate::region::End;
 use crate::registry;
 use crate::report::Reporter;
+use crate::shutdown::{Budget, Run, Shutdown};
 
 /// The options of `#[testudo::test]`.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +34,15 @@ pub fn run_test<F: Future>(options: TestOptions, test: F) -> F::Output {
     assert!(Handle::try_current().is_err(), "a test is not run inside of a Tokio runtime");
     let runtime = Builder::new_current_thread().enable_all().start_paused(options.start_paused).build();
     let runtime = runtime.unwrap_or_else(|error| panic!("the runtime could not be built: {error}"));
-    let host = Host::of_run(runtime.handle().clone(), None, Some(Reporter::stderr()));
+    let shutdown = Shutdown::new();
+    let host = Host::of_run(runtime.handle().clone(), None, Some(Reporter::stderr()), Arc::clone(&shutdown));
     let root = host::install(runtime.handle(), host::new_root(host));
+    let over = shutdown.over_at_drop();
+    shutdown.attach(Run::new(Arc::clone(&root), Budget::default()));
     let info = Info::new(Kind::Task, Location::caller(), clock::now());
     info.set_name(options.name.into());
     let end = runtime.block_on(main_task::run(&root, info, test));
+    drop(over);
     let left = registry::alive(&root);
     let output = match end {
         End::Done(output) => output,

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 use crate::clock;
-use crate::core::ladder::Rung;
+use crate::core::phase::{Action, Phase};
 use crate::host::lock;
-use crate::runner::{Press, forced_status};
+use crate::shutdown::{Control, Press};
 use crate::signal::Signal;
 
 /// A source of signals for a [`Runner`](crate::Runner), for tests: nothing is sent to the process, and nothing ends it.
@@ -44,13 +44,7 @@ use crate::signal::Signal;
 /// ```
 #[derive(Clone, Default)]
 pub struct Signals {
-    sink: Arc<Mutex<Option<Sink>>>,
-}
-
-#[derive(Clone)]
-struct Sink {
-    handle: Handle,
-    press: Arc<dyn Fn(Signal, u64) -> Press + Send + Sync>,
+    sink: Arc<Mutex<Option<Arc<Control>>>>,
 }
 
 /// What a press has led to.
@@ -61,8 +55,11 @@ pub enum Effect {
     Nobody,
     /// It came so soon after the last one of its kind that it is the same press.
     SamePress,
-    /// A handler of [`Runner::on_signal`](crate::Runner::on_signal) has taken it, and went no rung up the ladder.
+    /// A handler of [`Runner::on_signal`](crate::Runner::on_signal) has taken it, and went no rung up the ladder; or it is one
+    /// that only says what is alive.
     Handled,
+    /// A stop was asked for, and somebody takes part in its graceful phase.
+    Asked,
     /// All that is not shielded is cancelled.
     Cancelled,
     /// It was said what is being waited for.
@@ -81,29 +78,38 @@ impl Signals {
     ///
     /// It is done when this returns, on the thread that calls, which stands for the signal thread.
     pub fn press(&self, signal: Signal) -> Effect {
-        let sink = lock(&self.sink).clone();
-        let Some(Sink { handle, press }) = sink else { return Effect::Nobody };
+        let Some(control) = lock(&self.sink).clone() else { return Effect::Nobody };
+        if !control.signals().contains(&signal) {
+            return Effect::Nobody;
+        }
         let now = {
-            let _clock = handle.enter();
+            let _clock = control.root().host().and_then(|host| host.handle.as_ref()).map(Handle::enter);
             clock::now() / 1_000_000
         };
-        match press(signal, now) {
+        match control.press(signal, now) {
             Press::Nobody => Effect::Nobody,
             Press::Same => Effect::SamePress,
             Press::Handled => Effect::Handled,
-            Press::Climbed(Rung::Cancel) => Effect::Cancelled,
-            Press::Climbed(Rung::Report) => Effect::Reported,
-            Press::Climbed(Rung::Force) => Effect::Forced(forced_status(signal)),
+            Press::Climbed(actions) => climbed(&actions, signal),
         }
     }
 
-    pub(crate) fn connect(
-        &self,
-        handle: Handle,
-        press: impl Fn(Signal, u64) -> Press + Send + Sync + 'static,
-    ) -> Connection {
-        *lock(&self.sink) = Some(Sink { handle, press: Arc::new(press) });
+    pub(crate) fn connect(&self, control: Arc<Control>) -> Connection {
+        *lock(&self.sink) = Some(control);
         Connection { signals: self.clone() }
+    }
+}
+
+/// The furthest that a press has come.
+fn climbed(actions: &[Action], signal: Signal) -> Effect {
+    if actions.iter().any(|action| matches!(action, Action::Force(_))) {
+        Effect::Forced(Control::forced_status(signal))
+    } else if actions.contains(&Action::Enter(Phase::Cancelling)) {
+        Effect::Cancelled
+    } else if actions.contains(&Action::Begin) {
+        Effect::Asked
+    } else {
+        Effect::Reported
     }
 }
 

@@ -23,6 +23,7 @@ use crate::region::End;
 use crate::registry;
 use crate::report::{Event, Report, Subject};
 use crate::scope::{CancelScope, ScopeHandle};
+use crate::shutdown::{Budget, Run, Shutdown};
 
 /// Asserts that an invariant holds wherever `run` is cancelled or dropped: [`Sweep::check`] with the defaults.
 ///
@@ -472,8 +473,11 @@ fn open_in(scope: &ScopeHandle) -> Vec<Subject> {
 fn in_a_run(main: impl AsyncFnOnce(&Arc<Node>)) -> Result<(), String> {
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.unwrap_or_else(|error| panic!("the runtime could not be built: {error}"));
-    let host = Host::of_run(runtime.handle().clone(), None, None);
+    let shutdown = Shutdown::new();
+    let host = Host::of_run(runtime.handle().clone(), None, None, Arc::clone(&shutdown));
     let root = host::install(runtime.handle(), host::new_root(host));
+    let _over = shutdown.over_at_drop();
+    shutdown.attach(Run::new(Arc::clone(&root), Budget::default()));
     let info = Info::new(Kind::Task, Location::caller(), clock::now());
     info.set_name("sweep".into());
     match runtime.block_on(main_task::run(&root, info, main(&root))) {

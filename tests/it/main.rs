@@ -12,9 +12,11 @@ mod interop;
 mod machine;
 mod ownership;
 mod scopes;
+mod shutdown;
 mod smoke;
 #[cfg(feature = "tracing")]
 mod spans;
+mod stages;
 mod storms;
 mod support;
 mod surface;

@@ -154,7 +154,16 @@ pub(crate) fn said(events: &[Event]) -> Vec<String> {
             Event::Overran(who) => format!("overran {}", name(who)),
             Event::Failed(who, error) => format!("failed {}: {error}", name(who)),
             Event::Panicked(who, message) => format!("panicked {}: {message}", name(who)),
-            Event::Stopping(_) | Event::Waiting(_) | Event::Forced(_) | _ => event.to_string(),
+            Event::Stopping { .. } | Event::Waiting(_) | Event::Forced { .. } | _ => event.to_string(),
         })
         .collect()
+}
+
+/// Whose budget was used up.
+pub(crate) fn overran(events: &[Event]) -> Vec<&str> {
+    let overran = events.iter().filter_map(|event| {
+        let Event::Overran(who) = event else { return None };
+        who.name()
+    });
+    overran.collect()
 }

@@ -98,11 +98,33 @@ impl Proc {
         Self::start(actor(&mut Command::new(own), name), MARK)
     }
 
-    /// A scene in a process that was started with SIGINT ignored, as `nohup` and shells' `&` do.
+    /// The same with these variables in its environment.
+    pub(crate) fn scene_with(name: &str, variables: &[(&str, &str)]) -> Self {
+        let own = env::current_exe().expect("a test knows its own file");
+        let mut command = Command::new(own);
+        Self::start(actor(&mut command, name).envs(variables.iter().copied()), MARK)
+    }
+
+    /// The same started by another program, which gets our own name and arguments behind its own.
+    pub(crate) fn scene_by(mut starter: Command, name: &str) -> Self {
+        let own = env::current_exe().expect("a test knows its own file");
+        Self::start(actor(starter.arg(own), name), MARK)
+    }
+
+    /// The same with this as its stdin.
+    pub(crate) fn scene_at(name: &str, stdin: Stdio) -> Self {
+        let own = env::current_exe().expect("a test knows its own file");
+        let mut command = Command::new(own);
+        let (mut proc, err) = Self::start_with(actor(&mut command, name), stdin, MARK);
+        proc.err = lines(err);
+        proc
+    }
+
+    /// A scene in a process that was started with SIGINT and SIGHUP ignored, as `nohup` and shells' `&` do.
     pub(crate) fn deaf_scene(name: &str) -> Self {
         let own = env::current_exe().expect("a test knows its own file");
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(own);
+        shell.args(["-c", "trap '' INT HUP; exec \"$0\" \"$@\""]).arg(own);
         Self::start(actor(&mut shell, name), MARK)
     }
 
@@ -119,8 +141,12 @@ impl Proc {
     }
 
     fn start_unheard(command: &mut Command, mark: &'static str) -> (Self, ChildStderr) {
+        Self::start_with(command, Stdio::piped(), mark)
+    }
+
+    fn start_with(command: &mut Command, stdin: Stdio, mark: &'static str) -> (Self, ChildStderr) {
         hear_interrupts();
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let piped = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("can start");
         let out = lines(child.stdout.take().expect("piped"));
         let err = child.stderr.take().expect("piped");
@@ -175,6 +201,15 @@ impl Proc {
         let pid = Pid::from_raw(pid.try_into().expect("small"));
         kill(pid, signal).expect("it is alive");
         self
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_some()
+    }
+
+    /// False if it has ended.
+    pub(crate) fn try_signal(&mut self, signal: Signal) -> bool {
+        !self.has_ended() && kill(Pid::from_raw(self.child.id().try_into().expect("small")), signal).is_ok()
     }
 
     /// A press that is one of its own.

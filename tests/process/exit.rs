@@ -1,6 +1,6 @@
 //! How a run ends, what the process exits with, and what signals do after it.
 
-use nix::sys::signal::Signal::{SIGINT, SIGTERM};
+use nix::sys::signal::Signal::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 
 use crate::child::Proc;
 
@@ -28,8 +28,8 @@ fn a_cancel_of_main_that_nobody_asked_the_runner_for_is_no_clean_stop() {
 }
 
 #[test]
-fn after_a_run_signals_kill_again() {
-    for signal in [SIGINT, SIGTERM] {
+fn l50_after_a_run_signals_kill_again() {
+    for signal in [SIGINT, SIGTERM, SIGUSR1, SIGQUIT] {
         let mut proc = Proc::scene("after");
         proc.expect("ready").signal(signal).end().died_by(signal);
     }

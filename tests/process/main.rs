@@ -5,7 +5,10 @@
 mod child;
 mod examples;
 mod exit;
+mod hangs;
 mod ladder;
 #[expect(non_snake_case, reason = "a port has the name of its origin")]
 mod ported;
 mod scenes;
+mod stop;
+mod storm;

@@ -24,14 +24,14 @@ fn actor() {
     match scene.as_str() {
         "value" => value(),
         "stopped" => stopped(),
-        "wait_for" => wait_for(Runner::new()),
+        "wait_for" => wait_for(runner()),
         "burst" => burst(),
         "blockers" => blockers(),
         "at_once" => at_once(),
         "before_main" => before_main(),
         "first_poll" => first_poll(),
-        "wedged" => wedged(Runner::new().worker_threads(2)),
-        "wedged_current_thread" => wedged(Runner::new().current_thread()),
+        "wedged" => wedged(runner().worker_threads(2)),
+        "wedged_current_thread" => wedged(runner().current_thread()),
         "busy" => busy(),
         "after" => after(),
         "after_exit" => after_exit(),
@@ -39,15 +39,15 @@ fn actor() {
         "caught" => caught(),
         "beside" => beside(),
         "no_signals" => no_signals(),
-        "main_fails" => leave(Runner::new().run_and_exit(async { Err::<(), _>("no luck") })),
-        "main_panics" => leave(Runner::new().run_and_exit(async { unlucky() })),
+        "main_fails" => leave(runner().run_and_exit(async { Err::<(), _>("no luck") })),
+        "main_panics" => leave(runner().run_and_exit(async { unlucky() })),
         "main_is_cancelled" => main_is_cancelled(),
-        "main_returns_ok" => leave(Runner::new().run_and_exit(async { Ok::<_, String>(7) })),
+        "main_returns_ok" => leave(runner().run_and_exit(async { Ok::<_, String>(7) })),
         "own_handler" => own_handler(),
         "own_ladder" => own_ladder(),
         "bad_handler" => bad_handler(),
-        "bad_hook" => wait_for(Runner::new().on_stop(|_| panic!("the hook panics"))),
-        "bad_reporter" => wait_for(Runner::new().reporter(Reporter::new(|_| panic!("the reporter panics")))),
+        "bad_hook" => wait_for(runner().on_stop(|_| panic!("the hook panics"))),
+        "bad_reporter" => wait_for(runner().reporter(Reporter::new(|_| panic!("the reporter panics")))),
         "full_stderr" => full_stderr(),
         "two_runs" => two_runs(),
         "finalizer" => finalizer(),
@@ -56,27 +56,38 @@ fn actor() {
         "main_panics_late" => main_panics_late(),
         "full_stdout" => full_stdout(),
         "root_daemon" => root_daemon(),
-        "silent" => wait_for(Runner::new().reporter(None)),
+        "silent" => wait_for(runner().reporter(None)),
         "same_signal_twice" => same_signal_twice(),
         "two_kinds" => two_kinds(),
         "cancelled_then_stopped" => cancelled_then_stopped(),
         "enduring" => enduring(),
         "hook" => hook(),
         "bad_hook_and_main" => bad_hook_and_main(),
-        unknown => panic!("no scene {unknown}"),
+        "stop_quiet" => crate::stop::quiet(),
+        other => {
+            crate::hangs::play(other);
+            crate::stop::play(other);
+            crate::storm::play(other);
+            panic!("no scene {other}, or it has ended");
+        }
     }
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // In one write: the harness around us prints as well. If nobody reads any more, the test is over.
     drop(out.write_all(format!("\n{MARK}{line}\n").as_bytes()).and_then(|()| out.flush()));
 }
 
-fn read_line() -> String {
+pub(crate) fn read_line() -> String {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).expect("the test holds the other end");
     line
+}
+
+/// A runner that says all on stderr, also that it stops: the tests wait for it.
+pub(crate) fn runner() -> Runner {
+    Runner::new().reporter(Reporter::stderr())
 }
 
 fn unlucky() {
@@ -84,7 +95,7 @@ fn unlucky() {
 }
 
 /// Ends the process as a program does that returns `code` from its main.
-fn leave(code: ExitCode) -> ! {
+pub(crate) fn leave(code: ExitCode) -> ! {
     let code = format!("{code:?}");
     let number = (0..=255).find(|&number| format!("{:?}", ExitCode::from(number)) == code);
     exit(number.expect("a status is a byte").into())
@@ -97,12 +108,12 @@ fn stuck(name: &'static str) {
 }
 
 fn value() {
-    let finished = Runner::new().run(async { Ok::<_, String>(6 * 7) });
+    let finished = runner().run(async { Ok::<_, String>(6 * 7) });
     say(&format!("{:?}", finished.outcome));
 }
 
 fn stopped() {
-    let finished = Runner::new().run(async {
+    let finished = runner().run(async {
         say("ready");
         sleep(Duration::from_secs(3600)).await;
     });
@@ -127,7 +138,7 @@ fn wait_for(runner: Runner) -> ! {
 
 /// A shield that ends when the test says so.
 fn burst() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
         thread::spawn(move || {
             read_line();
@@ -144,7 +155,7 @@ fn burst() -> ! {
 
 /// All kinds of what can be waited for.
 fn blockers() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         let n = root_nursery::<String>();
         let place = |what: &str, line: u32| say(&format!("{what} at {}:{line}", file!()));
         n.task().name("copying").spawn_blocking(|_| thread::sleep(Duration::from_secs(3600)));
@@ -169,7 +180,7 @@ fn blockers() -> ! {
 }
 
 fn at_once() -> ! {
-    wait_for(Runner::new().press_window(Duration::ZERO))
+    wait_for(runner().press_window(Duration::ZERO))
 }
 
 /// A thread sends SIGINT as soon as it sees the handler, while the run is still on its way to main.
@@ -184,7 +195,7 @@ fn before_main() {
         // To the process, not to this thread.
         kill(getpid(), Sig::SIGINT).expect("it is us");
     });
-    let finished = Runner::new().run(async {
+    let finished = runner().run(async {
         say("main is polled");
         pending::<()>().await;
     });
@@ -194,7 +205,7 @@ fn before_main() {
 
 /// The signal comes while main is in its first poll: it has that poll to its end, and one of its own to see the cancel.
 fn first_poll() {
-    let finished = Runner::new().run(async {
+    let finished = runner().run(async {
         say("main is polled");
         read_line();
         while !is_cancelled() {
@@ -228,7 +239,7 @@ fn wedged(runner: Runner) -> ! {
 
 /// Every thread of the runtime is busy inside of the tree's own calls.
 fn busy() -> ! {
-    leave(Runner::new().worker_threads(2).run_and_exit(async {
+    leave(runner().worker_threads(2).run_and_exit(async {
         for _ in 0..3 {
             spawn(async {
                 loop {
@@ -246,7 +257,7 @@ fn busy() -> ! {
 }
 
 fn after() -> ! {
-    let finished = Runner::new().run(async {});
+    let finished = runner().run(async {});
     assert!(finished.outcome.is_ok());
     say("ready");
     thread::sleep(Duration::from_secs(3600));
@@ -254,7 +265,7 @@ fn after() -> ! {
 }
 
 fn after_exit() -> ! {
-    let code = Runner::new().run_and_exit(async {});
+    let code = runner().run_and_exit(async {});
     say("ready");
     read_line();
     leave(code)
@@ -262,7 +273,7 @@ fn after_exit() -> ! {
 
 fn twice() {
     for _ in 0..2 {
-        let finished = Runner::new().run(async {
+        let finished = runner().run(async {
             say("ready");
             pending::<()>().await;
         });
@@ -276,7 +287,7 @@ fn caught() {
     let own = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("can build");
     let listen = || tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
     let mut interrupt = own.block_on(async { listen() }).expect("can listen");
-    assert!(Runner::new().run(async {}).outcome.is_ok());
+    assert!(runner().run(async {}).outcome.is_ok());
     say("ready");
     own.block_on(interrupt.recv());
     say("caught");
@@ -284,7 +295,7 @@ fn caught() {
 
 /// The program listens beside the runner; both get each signal.
 fn beside() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         let heard = shield(async {
             let mut interrupt =
                 tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).expect("can listen");
@@ -299,14 +310,14 @@ fn beside() -> ! {
 }
 
 fn no_signals() -> ! {
-    leave(Runner::new().signals(false).run_and_exit(async {
+    leave(runner().signals(false).run_and_exit(async {
         say("ready");
         pending::<()>().await;
     }))
 }
 
 fn main_is_cancelled() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         spawn(async { assert!(testudo::cancel("main", "no more need").expect("one main")) });
         pending::<()>().await;
     }))
@@ -315,7 +326,7 @@ fn main_is_cancelled() -> ! {
 /// No rung unless the handler asks.
 fn own_handler() -> ! {
     let (send, mut presses) = tokio::sync::mpsc::unbounded_channel();
-    let runner = Runner::new()
+    let runner = runner()
         .press_window(Duration::ZERO)
         .on_signal(Signal::Interrupt, move |stop| send.send(stop.signal()).expect("main listens"));
     leave(runner.run_and_exit(async move {
@@ -328,12 +339,12 @@ fn own_handler() -> ! {
 }
 
 fn own_ladder() -> ! {
-    wait_for(Runner::new().press_window(Duration::ZERO).on_signal(Signal::User1, |stop| stop.escalate()))
+    wait_for(runner().press_window(Duration::ZERO).on_signal(Signal::User1, |stop| stop.escalate()))
 }
 
 fn bad_handler() -> ! {
     static FIRST: AtomicBool = AtomicBool::new(true);
-    wait_for(Runner::new().on_signal(Signal::Interrupt, |stop| {
+    wait_for(runner().on_signal(Signal::Interrupt, |stop| {
         if FIRST.swap(false, Ordering::Relaxed) {
             panic!("the handler panics");
         }
@@ -349,12 +360,12 @@ fn full_stderr() -> ! {
         }
     });
     thread::sleep(Duration::from_millis(200));
-    wait_for(Runner::new())
+    wait_for(runner())
 }
 
 /// A daemon that never ends, in a run that waits for all tasks.
 fn root_daemon() {
-    let finished = Runner::new().wait_for_tasks(true).run(async {
+    let finished = runner().wait_for_tasks(true).run(async {
         root_nursery::<String>().task().daemon().spawn(pending::<()>());
         spawn(async {
             sleep(Duration::from_millis(20)).await;
@@ -367,7 +378,7 @@ fn root_daemon() {
 /// Two threads, each with a run: a signal stops both.
 fn two_runs() {
     let one = || {
-        let finished = Runner::new().current_thread().run(async {
+        let finished = runner().current_thread().run(async {
             say("ready");
             pending::<()>().await;
         });
@@ -386,7 +397,7 @@ fn finalizer() -> ! {
         say("ready");
         pending::<()>().await;
     };
-    leave(Runner::new().run_and_exit(main.on_cancel(async {
+    leave(runner().run_and_exit(main.on_cancel(async {
         sleep(Duration::from_millis(100)).await;
         say("cleaned up");
     })))
@@ -394,7 +405,7 @@ fn finalizer() -> ! {
 
 /// Main returns while shields run, one of them in a task that only Tokio knows.
 fn drained() {
-    let finished = Runner::new().run(async {
+    let finished = runner().run(async {
         let (started, has_started) = tokio::sync::oneshot::channel();
         let plain = shield(async {
             started.send(()).expect("main waits");
@@ -416,7 +427,7 @@ fn drained() {
 
 /// Nobody holds the handles.
 fn tasks_fail() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         let n = root_nursery::<String>();
         n.task().name("unlucky").spawn(async { unlucky() });
         n.task().name("failing").spawn(async { Err::<(), _>("no disk".to_owned()) });
@@ -426,7 +437,7 @@ fn tasks_fail() -> ! {
 }
 
 fn main_panics_late() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         spawn(shield(async {
             sleep(Duration::from_millis(200)).await;
             say("shield is done");
@@ -438,7 +449,7 @@ fn main_panics_late() -> ! {
 
 /// Every thread hangs in a write to stdout, and one has its lock.
 fn full_stdout() -> ! {
-    leave(Runner::new().worker_threads(1).run_and_exit(async {
+    leave(runner().worker_threads(1).run_and_exit(async {
         say("ready");
         for _ in 0..2 {
             spawn(async {

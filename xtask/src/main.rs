@@ -1,5 +1,7 @@
 //! The tools of this repository: the gate, the loom tests, the comparison with trio, the snapshot of the public API.
 
+mod cross;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         ["loom"] => loom(),
         ["sabotage"] => sabotage(),
         ["conformance", ref options @ ..] => conformance(options),
+        ["msrv"] => cross::msrv(),
+        ["windows"] => cross::windows(),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         ["instructions"] => instructions(""),

@@ -1,8 +1,10 @@
 //! Races around a task: who cancels it alone, when it gets a node of its own, who reports its end.
 
+use std::task::{Wake, Waker};
+
 use super::super::frame::Verdict;
 use super::super::node::Kind;
-use super::super::sync::{Arc, model};
+use super::super::sync::{Arc, AtomicUsize, Ordering, model};
 use super::super::task::{TaskInfo, Traits};
 use super::{Frame, Node, Poller, cause, info, join, nursery, root, spawn};
 
@@ -94,5 +96,26 @@ fn exactly_one_of_a_task_and_its_handle_reports() {
         // At its end, or, for a handle that goes while the end is announced, as the last thing before it returns.
         let task_reports = info.end() || info.settle();
         assert_ne!(task_reports, join(handle));
+    });
+}
+
+struct Told(AtomicUsize);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[test]
+fn who_asks_to_be_told_of_the_end_is_told_once_or_refused() {
+    model(|| {
+        let info = Arc::new(task_info());
+        let told = Arc::new(Told(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&told));
+        let watch = spawn(&info, move |info| info.watch(|| waker));
+        info.end();
+        let watched = join(watch);
+        assert_eq!(told.0.load(Ordering::Acquire), usize::from(watched));
     });
 }

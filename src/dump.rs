@@ -1,0 +1,203 @@
+//! The tree of what is alive, as a value, as text and as JSON.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::core::node::Kind;
+use crate::host::{Frame, Node};
+use crate::registry;
+use crate::report::Subject;
+use crate::task::TaskId;
+
+/// Everything that is alive in a run, or on a runtime: nurseries, scopes, shields and tasks, each inside what it is inside of.
+///
+/// Made by [`dump`]. Its text is one line for each, with two spaces more for each level.
+#[derive(Clone, Debug)]
+pub struct Dump {
+    /// Each after its parent, and after all that is inside its elder siblings.
+    entries: Vec<Entry>,
+}
+
+/// One line of a [`Dump`].
+#[derive(Clone, Debug)]
+pub struct Entry {
+    depth: usize,
+    who: Subject,
+    id: Option<u64>,
+    state: &'static str,
+    left: Option<Duration>,
+    cause: Option<String>,
+}
+
+impl Dump {
+    /// Returns everything, each after what it is inside of.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Returns the dump as JSON: a list of objects, each with its `depth`.
+    #[cfg(feature = "json")]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.entries).unwrap_or_default()
+    }
+}
+
+impl Entry {
+    /// Returns how many others it is inside of; 0 is the root.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Returns what it is, with its name, age and place.
+    pub fn who(&self) -> &Subject {
+        &self.who
+    }
+
+    /// Returns its number, if it is a task.
+    pub fn id(&self) -> Option<TaskId> {
+        self.id.map(TaskId)
+    }
+
+    /// Returns "running", "cancelled", or "holding" for a shield that holds a cancel off.
+    pub fn state(&self) -> &'static str {
+        self.state
+    }
+
+    /// Returns what is left of its budget, or to its deadline, if that runs.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.left
+    }
+
+    /// Returns why it is cancelled, if it is.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+}
+
+/// Returns the tree of what is alive in this run, or on this runtime if there is no run.
+///
+/// It is put together node by node, and no lock is held over two of them: nothing waits for it, and what begins or ends meanwhile
+/// may be there or not.
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::{dump, nursery};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let shop = nursery(|n| async move {
+///     n.task().name("watch").daemon().spawn(std::future::pending::<()>());
+///     assert!(dump().to_string().contains("daemon watch at "));
+/// });
+/// shop.await.unwrap();
+/// # }
+/// ```
+#[doc(alias = "tree")]
+#[doc(alias = "snapshot")]
+pub fn dump() -> Dump {
+    dump_of(&registry::root())
+}
+
+pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
+    let mut entries = Vec::new();
+    let mut stack = vec![Item::Node(Arc::clone(root), 0)];
+    while let Some(item) = stack.pop() {
+        match item {
+            Item::Node(node, depth) => {
+                let (nodes, frames) = node.inside();
+                let own = frames.iter().find(|frame| node.info.kind == Kind::Task && frame.task().is_some());
+                entries.push(Entry::of_node(&node, own, depth));
+                let leaf = |frame: &Arc<Frame>| is_leaf(frame, &node);
+                // What is popped first was begun first.
+                stack.extend(nodes.into_iter().rev().map(|node| Item::Node(node, depth + 1)));
+                stack.extend(
+                    frames.iter().rev().filter(|frame| leaf(frame)).map(|task| Item::Task(Arc::clone(task), depth + 1)),
+                );
+            }
+            Item::Task(frame, depth) => entries.extend(Entry::of_task(&frame, depth)),
+        }
+    }
+    Dump { entries }
+}
+
+enum Item {
+    Node(Arc<Node>, usize),
+    Task(Arc<Frame>, usize),
+}
+
+/// True for a task that has no node of its own, and is alive. One that has is found as that node.
+fn is_leaf(frame: &Arc<Frame>, home: &Arc<Node>) -> bool {
+    let is_alive = frame.task().is_some_and(|task| !task.has_ended());
+    is_alive && home.info.kind != Kind::Task && Arc::ptr_eq(frame.node(), home)
+}
+
+impl Entry {
+    fn of_node(node: &Arc<Node>, own: Option<&Arc<Frame>>, depth: usize) -> Self {
+        let task = own.and_then(|frame| frame.task());
+        let holds =
+            node.is_shielded() && !node.is_cancelled() && node.parent().is_some_and(|outer| outer.is_cancelled());
+        Self {
+            depth,
+            who: task.map_or_else(|| Subject::of_node(node), Subject::of_task),
+            id: task.map(|task| task.id),
+            state: if holds || node.is_rescued() { "holding" } else { state(node) },
+            left: node.deadline().map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
+            cause: node.cause().map(|cause| cause.to_string()),
+        }
+    }
+
+    fn of_task(frame: &Arc<Frame>, depth: usize) -> Option<Self> {
+        let (task, node) = (frame.task()?, frame.node());
+        let cause = node.cause().map(|cause| cause.to_string());
+        Some(Self { depth, who: Subject::of_task(task), id: Some(task.id), state: state(node), left: None, cause })
+    }
+}
+
+fn state(node: &Node) -> &'static str {
+    if node.is_cancelled() { "cancelled" } else { "running" }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.who.what())?;
+        if let Some(name) = self.who.name() {
+            write!(f, " {name}")?;
+        }
+        let place: &Location<'_> = self.who.place();
+        write!(f, " at {}:{}, {} {:.1?}", place.file(), place.line(), self.state, self.who.age())?;
+        if let Some(left) = self.left {
+            write!(f, ", {left:.1?} left")?;
+        }
+        match &self.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |(n, entry): (usize, &Entry)| {
+            let end = if n + 1 < self.entries.len() { "\n" } else { "" };
+            write!(f, "{:1$}{entry}{end}", "", 2 * entry.depth)
+        };
+        self.entries.iter().enumerate().try_for_each(line)
+    }
+}
+
+#[cfg(feature = "json")]
+impl serde::Serialize for Entry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("Entry", 6)?;
+        fields.serialize_field("depth", &self.depth)?;
+        fields.serialize_field("id", &self.id)?;
+        fields.serialize_field("who", &self.who)?;
+        fields.serialize_field("state", self.state)?;
+        fields.serialize_field("time_left", &self.left.map(|left| left.as_secs_f64()))?;
+        fields.serialize_field("cause", &self.cause)?;
+        fields.end()
+    }
+}

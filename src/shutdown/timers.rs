@@ -1,0 +1,102 @@
+//! What of a shutdown runs on the runtime: the timers of its phases, and the hooks that await.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{join_all, select};
+
+use super::{Run, Shutdown};
+use crate::clock;
+use crate::core::phase::{Event as Happened, Phase};
+use crate::host::lock;
+
+/// A hook of the program that awaits. It runs at most once.
+pub(crate) struct Hook(Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>);
+
+impl Hook {
+    pub(crate) fn new<F>(make: impl FnOnce() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(Box::new(|| Box::pin(make())))
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// Runs hooks side by side. One that panics has ended; the panic hook has said it.
+async fn run_hooks(hooks: Vec<Hook>) {
+    let caught = |hook: Hook| async move {
+        drop(AssertUnwindSafe(async move { (hook.0)().await }).catch_unwind().await);
+    };
+    drop(join_all(hooks.into_iter().map(caught)).await);
+}
+
+/// Begins the timers and the hooks.
+pub(super) fn begin(shutdown: &Arc<Shutdown>) {
+    let Some(run) = shutdown.run.get() else { return };
+    let Some(host) = run.root.host() else { return };
+    host.spawn(keep(Arc::clone(shutdown)));
+    host.spawn(drain(Arc::clone(shutdown), std::mem::take(&mut lock(&run.hooks))));
+}
+
+/// Says of each phase when its time is up.
+async fn keep(shutdown: Arc<Shutdown>) {
+    let mut phases = shutdown.phase.subscribe();
+    loop {
+        let phase = *phases.borrow_and_update();
+        if phase == Phase::Exit {
+            return;
+        }
+        let changed = pin!(phases.changed());
+        match shutdown.clock.until(phase) {
+            Some(until) => {
+                let sleep = pin!(tokio::time::sleep_until(clock::instant(until)));
+                if let futures_util::future::Either::Left(_) = select(sleep, changed).await {
+                    shutdown.happened(Happened::Elapsed(phase));
+                    wait_beyond(&shutdown, phase).await;
+                }
+            }
+            None => drop(changed.await),
+        }
+    }
+}
+
+/// Waits until a phase is over whose time is up.
+async fn wait_beyond(shutdown: &Shutdown, phase: Phase) {
+    drop(shutdown.phase.subscribe().wait_for(|now| *now > phase).await);
+}
+
+/// The two halves of the gate before the end of accepting.
+async fn drain(shutdown: Arc<Shutdown>, hooks: Vec<Hook>) {
+    let delay = async {
+        tokio::time::sleep(shutdown.clock.delay()).await;
+        shutdown.happened(Happened::DelayOver);
+    };
+    let hooks = async {
+        run_hooks(hooks).await;
+        shutdown.happened(Happened::HooksOver);
+    };
+    futures_util::future::join(delay, hooks).await;
+}
+
+impl Shutdown {
+    /// Main has ended, and the root owns nothing any more: the last hooks run, within the reserve. True if they have ended.
+    pub(crate) async fn flush(self: &Arc<Self>, hooks: Vec<Hook>) -> bool {
+        self.happened(Happened::Empty);
+        let reserve = self.run.get().map_or(Duration::ZERO, |run: &Run| run.budget.reserve);
+        let length = self.clock.left().map_or(reserve, |left| left.min(reserve));
+        let in_time = hooks.is_empty() || tokio::time::timeout(length, run_hooks(hooks)).await.is_ok();
+        self.happened(Happened::Flushed);
+        in_time
+    }
+}

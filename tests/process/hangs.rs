@@ -1,0 +1,171 @@
+//! Twelve ways to hang: each ends within the budget, and is named.
+
+use std::future::pending;
+use std::mem::forget;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal::SIGTERM;
+use testudo::{FinalizeExt, Runner, nursery, root_nursery, shield, spawn};
+use tokio::io::AsyncReadExt;
+
+use crate::child::Proc;
+use crate::scenes::{leave, runner, say};
+
+const BUDGET: Duration = Duration::from_millis(400);
+
+/// What a busy machine may take longer, besides the half second that the last rung waits.
+const SLACK: Duration = Duration::from_millis(1500);
+
+/// Plays a scene of this file, if it is one.
+pub(crate) fn play(scene: &str) {
+    let runner = || runner().worker_threads(2).budget(BUDGET);
+    hang_a_thread(scene, runner);
+    hang_a_future(scene, runner);
+}
+
+/// What only the end of the process ends.
+fn hang_a_thread(scene: &str, runner: impl Fn() -> Runner) {
+    match scene {
+        "hang_blocking" => hang(runner(), async {
+            root_nursery::<String>().task().name("culprit").spawn_blocking(|_| sleep_for_ever());
+        }),
+        "hang_never_yields" => hang(runner(), async {
+            root_nursery::<String>().task().name("culprit").spawn(async {
+                loop {
+                    std::hint::black_box(());
+                }
+            });
+        }),
+        "hang_mutex" => hang(runner(), async {
+            static DEADLOCK: Mutex<()> = Mutex::new(());
+            forget(DEADLOCK.lock());
+            root_nursery::<String>().task().name("culprit").spawn(async { drop(DEADLOCK.lock()) });
+        }),
+        "hang_second_runtime" => hang(runner(), async {
+            root_nursery::<String>().task().name("culprit").spawn_blocking(|_| {
+                let second = tokio::runtime::Builder::new_current_thread().build().expect("can build");
+                second.block_on(pending::<()>());
+            });
+        }),
+        "hang_wedged" => hang(runner(), wedge()),
+        "hang_wedged_current_thread" => hang(runner().current_thread(), wedge()),
+        _ => {}
+    }
+}
+
+/// What ends when it is cut off, but for a finalizer, which takes all of the budget.
+fn hang_a_future(scene: &str, runner: impl Fn() -> Runner) {
+    match scene {
+        "hang_stdin" => hang(runner(), async {
+            spawn(shield(async { drop(tokio::io::stdin().read_u8().await) }).name("culprit"));
+        }),
+        "hang_shield" => hang(runner(), async {
+            spawn(shield(pending::<()>()).name("culprit"));
+        }),
+        "hang_finalizer" => hang(runner(), async {
+            root_nursery::<String>().task().name("culprit").spawn(pending::<()>().on_cancel(pending()));
+        }),
+        "hang_panic_in_drop" => hang(runner(), async {
+            root_nursery::<String>().task().name("culprit").spawn(async {
+                let _bad = PanicsInDrop;
+                pending::<()>().await;
+            });
+        }),
+        "hang_async_mutex" => hang(runner(), async {
+            let deadlock = || async {
+                let mutex = tokio::sync::Mutex::new(());
+                let _first = mutex.lock().await;
+                drop(mutex.lock().await);
+            };
+            spawn(shield(deadlock()).name("culprit"));
+        }),
+        "hang_leaked_handle" => hang(runner(), async {
+            root_nursery::<String>().task().name("owner").spawn(async {
+                let leaky = nursery(|n| async move {
+                    forget(n.clone());
+                    n.task().name("culprit").shielded(true).spawn(pending::<()>());
+                });
+                leaky.await.map_err(|error| error.to_string())
+            });
+        }),
+        "hang_full_channel" => hang(runner(), async {
+            let fill = || async {
+                let (send, _jobs) = tokio::sync::mpsc::channel(1);
+                while send.send(()).await.is_ok() {}
+            };
+            spawn(shield(fill()).name("culprit"));
+        }),
+        "hang_futurelock" => hang(runner(), async {
+            spawn(async {
+                let mut kept = Box::pin(shield(pending::<()>()).name("culprit"));
+                drop(tokio::time::timeout(Duration::from_millis(1), &mut kept).await);
+                pending::<()>().await;
+                kept.await;
+            });
+        }),
+        _ => {}
+    }
+}
+
+/// Every thread of the runtime is taken, main's too.
+async fn wedge() {
+    for name in ["culprit", "other"] {
+        root_nursery::<String>().task().name(name).spawn(async { sleep_for_ever() });
+    }
+    thread::sleep(Duration::from_millis(100));
+    say("ready");
+    sleep_for_ever();
+}
+
+fn sleep_for_ever() {
+    thread::sleep(Duration::from_secs(3600));
+}
+
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("in a drop");
+    }
+}
+
+fn hang(runner: Runner, begin: impl Future<Output = ()>) -> ! {
+    leave(runner.run_and_exit(async {
+        begin.await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        say("ready");
+        pending::<()>().await;
+    }))
+}
+
+#[test]
+fn l46_each_way_to_hang_ends_in_the_budget_and_is_named() {
+    let ways = [
+        ("hang_blocking", 124),
+        ("hang_stdin", 0),
+        ("hang_never_yields", 124),
+        ("hang_shield", 0),
+        ("hang_finalizer", 124),
+        ("hang_panic_in_drop", 0),
+        ("hang_mutex", 124),
+        ("hang_async_mutex", 0),
+        ("hang_second_runtime", 124),
+        ("hang_leaked_handle", 0),
+        ("hang_full_channel", 0),
+        ("hang_futurelock", 0),
+        ("hang_wedged", 124),
+        ("hang_wedged_current_thread", 124),
+    ];
+    for (way, code) in ways {
+        let mut proc = Proc::scene(way);
+        proc.expect("ready");
+        let asked = Instant::now();
+        let end = proc.signal(SIGTERM).exit();
+        let took = asked.elapsed();
+        assert!(took < BUDGET + Duration::from_millis(500) + SLACK, "{way} took {took:?}: {end:#?}");
+        assert_eq!(end.status.code(), Some(code), "{way}: {end:#?}");
+        assert!(end.err.contains("`culprit`") && end.err.contains("tests/process/hangs.rs:"), "{way}: {end:#?}");
+    }
+}
