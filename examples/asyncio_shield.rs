@@ -56,9 +56,9 @@ async fn main_task(args: Args, shielded: Shielded) {
         keep(tasks[n].as_ref());
     }
     for n in args.shielded..args.shielded + args.plain {
-        spawn(work(n, length));
+        tasks.push(spawn(work(n, length)));
     }
-    // Main has to live until the shielded tasks are done.
+    // Main has to live until all are done, or cancelled.
     for task in tasks {
         drop(task.await);
     }

@@ -28,5 +28,6 @@ async fn main_task() {
 }
 
 fn main() -> ExitCode {
-    Runner::new().exit_policy(ExitPolicy::Main).run_and_exit(main_task())
+    // On one thread, as an event loop: here nobody speaks before `cancel` has returned.
+    Runner::new().current_thread().exit_policy(ExitPolicy::Main).run_and_exit(main_task())
 }

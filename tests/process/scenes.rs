@@ -466,7 +466,7 @@ fn full_stdout() -> ! {
 
 fn same_signal_twice() -> ! {
     let (send, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let runner = Runner::new()
+    let runner = runner()
         .on_signal(Signal::User1, |_| say("first handler"))
         .on_signal(Signal::User1, move |_| send.send(()).expect("main listens"));
     let finished = runner.run(async {
@@ -491,7 +491,7 @@ fn when_told(then: impl FnOnce() + Send + 'static) {
 /// A handler for each of two signals; ends when the test says so.
 fn two_kinds() -> ! {
     let kinds = [Signal::User1, Signal::User2].into_iter();
-    let runner = kinds.fold(Runner::new().press_window(Duration::ZERO), |runner, kind| {
+    let runner = kinds.fold(runner().press_window(Duration::ZERO), |runner, kind| {
         runner.on_signal(kind, |stop| say(&format!("{:?}", stop.signal())))
     });
     leave(runner.run_and_exit(async {
@@ -514,7 +514,7 @@ fn cancelled_then_stopped() {
         assert!(testudo::cancel("main", "no more need").expect("one main"));
         pending::<()>().await;
     };
-    let finished = Runner::new().run(main.on_cancel(async {
+    let finished = runner().run(main.on_cancel(async {
         say("cleaning up");
         gone.await.expect("sent");
     }));
@@ -524,7 +524,7 @@ fn cancelled_then_stopped() {
 
 /// Shielded work, begun in each of the ways; ends when the test says so.
 fn enduring() -> ! {
-    leave(Runner::new().run_and_exit(async {
+    leave(runner().run_and_exit(async {
         let (go, gone) = tokio::sync::watch::channel(false);
         when_told(move || go.send(true).expect("the works wait"));
         let work = |name: &'static str| {
@@ -547,7 +547,7 @@ async fn told_of_the_stop() {
 }
 
 fn hook() -> ! {
-    let runner = Runner::new().on_stop(|cause| say(&format!("hook: {:?}", cause.reason())));
+    let runner = runner().on_stop(|cause| say(&format!("hook: {:?}", cause.reason())));
     leave(runner.run_and_exit(async {
         told_of_the_stop().await;
         say("main is cancelled");
@@ -555,7 +555,7 @@ fn hook() -> ! {
 }
 
 fn bad_hook_and_main() -> ! {
-    let runner = Runner::new().on_stop(|_| panic!("the hook panics"));
+    let runner = runner().on_stop(|_| panic!("the hook panics"));
     leave(runner.run_and_exit(async {
         told_of_the_stop().await;
         Err::<(), _>("main fails")
