@@ -294,7 +294,9 @@ fn hear_interrupts() {
 }
 
 fn actor<'a>(command: &'a mut Command, scene: &str) -> &'a mut Command {
-    command.args(["--exact", "scenes::actor", "--nocapture"]).env("TESTUDO_SCENE", scene)
+    // To look the symbols of a backtrace up takes longer than the budgets of some scenes.
+    let quick = command.env("RUST_BACKTRACE", "0");
+    quick.args(["--exact", "scenes::actor", "--nocapture"]).env("TESTUDO_SCENE", scene)
 }
 
 /// Reads on a thread, so that the child waits for its reader only if a test leaves very much unread.
