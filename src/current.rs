@@ -36,21 +36,21 @@ impl Current {
 /// A region in its first poll, with what is around it.
 struct Level {
     outer: Option<Current>,
-    place: Place,
+    place: Draft,
 }
 
-/// A place that was only planned when its region was polled first.
-pub(crate) enum Place {
-    Planned(Sketch),
+/// The place of a region in its first poll.
+pub(crate) enum Draft {
+    Sketch(Sketch),
     /// It is being made.
     Begun,
     Made(Arc<Frame>),
 }
 
-impl Place {
+impl Draft {
     fn take_sketch(&mut self) -> Option<Sketch> {
         match mem::replace(self, Self::Begun) {
-            Self::Planned(sketch) => Some(sketch),
+            Self::Sketch(sketch) => Some(sketch),
             kept @ (Self::Begun | Self::Made(_)) => {
                 *self = kept;
                 None
@@ -62,7 +62,7 @@ impl Place {
     fn is_cancelled(&self) -> Option<bool> {
         match self {
             // It was not cancelled when its poll began, and nobody has a handle on it.
-            Self::Planned(sketch) => sketch.is_shielded().then_some(false),
+            Self::Sketch(sketch) => sketch.is_shielded().then_some(false),
             Self::Begun => None,
             Self::Made(frame) => Some(frame.is_cancelled()),
         }
@@ -104,18 +104,18 @@ impl EnterPlanned {
     pub(crate) fn new(sketch: Sketch, polled_by: WakerId) -> Self {
         let mut slot = Some(Current { frame: None, polled_by, track: None });
         swap(&mut slot);
-        let level = Level { outer: slot, place: Place::Planned(sketch) };
+        let level = Level { outer: slot, place: Draft::Sketch(sketch) };
         LEVELS.with(|levels| levels.borrow_mut().push(level));
         Self(())
     }
 
     /// Gives back the sketch, or the place if something inside has asked for it.
-    pub(crate) fn end(self) -> Place {
+    pub(crate) fn end(self) -> Draft {
         mem::forget(self);
         Self::pop()
     }
 
-    fn pop() -> Place {
+    fn pop() -> Draft {
         let level = LEVELS.with(|levels| levels.borrow_mut().pop());
         let Some(Level { mut outer, place }) = level else { unreachable!("pushed by `new`") };
         swap(&mut outer);
@@ -158,7 +158,7 @@ fn first_planned(levels: &[Level]) -> Option<usize> {
 fn put(depth: usize, frame: &Arc<Frame>) {
     LEVELS.with(|levels| {
         let mut levels = levels.borrow_mut();
-        levels[depth].place = Place::Made(Arc::clone(frame));
+        levels[depth].place = Draft::Made(Arc::clone(frame));
         match levels.get_mut(depth + 1) {
             Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame = Some(Arc::clone(frame))),
             None => CURRENT
@@ -196,7 +196,7 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -
 
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    outwards(Place::is_cancelled, |frame| frame.is_cancelled())
+    outwards(Draft::is_cancelled, |frame| frame.is_cancelled())
 }
 
 /// True if somebody waits for the task that runs here. Makes nothing.
@@ -206,7 +206,7 @@ pub(crate) fn is_owned() -> bool {
 
 /// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first frame.
 /// Outside of all frames it is false.
-fn outwards(planned: impl Fn(&Place) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
+fn outwards(planned: impl Fn(&Draft) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
     // A thread that is being torn down has no current frame any more.
     let innermost =
         CURRENT.try_with(|current| current.borrow().as_ref().map(|current| current.frame().map(|frame| made(frame))));
@@ -224,6 +224,11 @@ fn outwards(planned: impl Fn(&Place) -> Option<bool>, made: impl Fn(&Frame) -> b
             levels.iter().rev().find_map(ask).unwrap_or(false)
         }),
     }
+}
+
+/// False while this thread is being torn down: it can not keep what is only planned.
+pub(crate) fn can_plan() -> bool {
+    LEVELS.try_with(|_| ()).is_ok()
 }
 
 /// The current frame, if this code runs inside any.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::current;
+use crate::current::{self, Draft};
 use crate::host::{Frame, Node};
 use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
@@ -110,10 +110,10 @@ impl<F: Future> Placed<F> {
         let Place::Planned(plan) = this.place else { return Poll::Pending };
         let (poll, made) = this.region.as_mut().poll_planned(plan.take_sketch(), cx);
         let frame = match made {
-            current::Place::Made(frame) => Some(frame),
-            current::Place::Planned(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref())),
+            Draft::Made(frame) => Some(frame),
+            Draft::Sketch(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref())),
             // Nothing inside has asked, and it needs none any more.
-            current::Place::Planned(_) | current::Place::Begun => None,
+            Draft::Sketch(_) | Draft::Begun => None,
         };
         let made = frame.map(|frame| (plan.settle(&frame), frame));
         *this.place = Place::Gone;

@@ -103,6 +103,9 @@ impl Plan {
 
     /// Begins the first poll: a relative timeout counts from here (S2). True if the place is needed for this poll already.
     pub(crate) fn begin(&mut self) -> bool {
+        if !current::can_plan() {
+            return true;
+        }
         match &self.view {
             View::None => {}
             View::Outside(_) | View::Opens(_) => return true,

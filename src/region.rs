@@ -12,7 +12,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Enter, EnterPlanned, Place};
+use crate::current::{self, Current, Draft, Enter, EnterPlanned};
 use crate::host::Frame;
 use crate::plan::Sketch;
 use crate::rest::{Rest, collect, hand_on};
@@ -218,7 +218,7 @@ impl<F: Future> Region<F> {
         self: Pin<&mut Self>,
         sketch: Sketch,
         cx: &mut Context<'_>,
-    ) -> (Poll<End<F::Output>>, Place) {
+    ) -> (Poll<End<F::Output>>, Draft) {
         let this = self.project();
         let inside = EnterPlanned::new(sketch, WakerId::of(cx.waker()));
         let poll = poll_future(this.fut, &mut this.entry.rests, cx);

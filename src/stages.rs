@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::core::plan::{Action, Event, Plan};
+use crate::core::order::{Action, Event, Plan};
 use crate::current;
 use crate::error::NurseryError;
 use crate::host;

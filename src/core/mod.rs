@@ -2,7 +2,7 @@
 //!
 //! `node` is the cancel tree, `frame` a region of a task that is cut off as a unit together with what holds it, `live` the count
 //! of what an owner waits for, `task` the record of a task, `cause` who cancelled and why, `phase` how far a shutdown has come and what
-//! happens in it, `press` which signals are one, `plan` the order of stages, `sabotage` bugs for the stress test to find.
+//! happens in it, `press` which signals are one, `order` that of stages, `sabotage` bugs for the stress test to find.
 //! Each file states its invariants and its locks. Lock order of the whole: parent node, child node, frame; `live` alone.
 
 pub(crate) mod cause;
@@ -10,9 +10,9 @@ pub(crate) mod frame;
 pub(crate) mod live;
 pub(crate) mod node;
 #[cfg(feature = "signal")]
-pub(crate) mod phase;
+pub(crate) mod order;
 #[cfg(feature = "signal")]
-pub(crate) mod plan;
+pub(crate) mod phase;
 #[cfg(feature = "signal")]
 pub(crate) mod press;
 pub(crate) mod sabotage;
