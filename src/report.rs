@@ -101,7 +101,12 @@ pub enum Event {
         graceful: bool,
     },
     /// The run was told to stop once more, and this is what it still waits for.
-    Waiting(Vec<Subject>),
+    Waiting {
+        /// What is being waited for, by name.
+        whom: Vec<Subject>,
+        /// The same in its tree.
+        dump: Dump,
+    },
     /// The run is given up, and the process ends.
     Forced {
         /// Who asked, or what was used up.
@@ -146,9 +151,12 @@ impl fmt::Display for Event {
                 "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
             ),
             Self::Dump(dump) => write!(f, "this is alive:\n{dump}"),
-            Self::Waiting(whom) => {
+            Self::Waiting { whom, dump } => {
                 write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;
-                whom.iter().enumerate().try_for_each(|(n, who)| write!(f, "{}\n  {who}", if n == 0 { ":" } else { "" }))
+                whom.iter()
+                    .enumerate()
+                    .try_for_each(|(n, who)| write!(f, "{}\n  {who}", if n == 0 { ":" } else { "" }))?;
+                write!(f, "\nin this tree:\n{dump}")
             }
             Self::Forced { why, whom, dump } => {
                 write!(f, "ending the process now ({why}), cutting off {}\nin this tree:\n{dump}", Count(whom))

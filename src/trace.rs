@@ -56,7 +56,9 @@ mod on {
 
     pub(crate) fn event(event: &Event) {
         match event {
-            Event::Stopping { .. } | Event::Waiting(_) | Event::Dump(_) => tracing::info!(target: "testudo", "{event}"),
+            Event::Stopping { .. } | Event::Waiting { .. } | Event::Dump(_) => {
+                tracing::info!(target: "testudo", "{event}")
+            }
             Event::Warning(_) | Event::Forced { .. } | Event::Overran(_) => {
                 tracing::warn!(target: "testudo", "{event}")
             }
