@@ -24,7 +24,7 @@ use crate::report::{Event, Report, Reporter};
 use crate::shield::{check_budget, shield_scoped};
 use crate::shutdown::{
     Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Status, Stop, StopHook,
-    status,
+    say_end, status,
 };
 use crate::signal::{self, Signal, Subscription};
 #[cfg(feature = "testing")]
@@ -396,6 +396,7 @@ impl Runner {
         runtime.shutdown_timeout(TEARDOWN);
         drop(over);
         let report = Report { stop: shutdown.story(), ..registry::report_of(&root, Vec::new()) };
+        say_end(&root, &report);
         (Finished { outcome, report }, subscription)
     }
 

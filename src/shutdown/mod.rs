@@ -44,6 +44,7 @@ pub(crate) use self::budget::{Budget, Config};
 pub(crate) use self::control::Press;
 pub(crate) use self::control::{Control, Handler};
 pub(crate) use self::exit::{How, MainEnd, Status, status};
+pub(crate) use self::story::say_end;
 pub(crate) use self::timers::Hook;
 
 use self::clock::Clock;
