@@ -101,7 +101,12 @@ pub enum Event {
         graceful: bool,
     },
     /// The run was told to stop once more, and this is what it still waits for.
-    Waiting(Vec<Subject>),
+    Waiting {
+        /// What is being waited for, by name.
+        whom: Vec<Subject>,
+        /// The same in its tree.
+        dump: Dump,
+    },
     /// The run is given up, and the process ends.
     Forced {
         /// Who asked, or what was used up.
@@ -123,6 +128,8 @@ pub enum Event {
     Failed(Subject, Arc<str>),
     /// A task or a rescued shield panicked, and nobody is left who could go on with the panic.
     Panicked(Subject, Arc<str>),
+    /// The run has ended, and not in order: something was cut off or lost on its way. Nothing is heard of the end of any other.
+    Ended(Arc<Report>),
 }
 
 impl Event {
@@ -146,9 +153,12 @@ impl fmt::Display for Event {
                 "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
             ),
             Self::Dump(dump) => write!(f, "this is alive:\n{dump}"),
-            Self::Waiting(whom) => {
+            Self::Waiting { whom, dump } => {
                 write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;
-                whom.iter().enumerate().try_for_each(|(n, who)| write!(f, "{}\n  {who}", if n == 0 { ":" } else { "" }))
+                whom.iter()
+                    .enumerate()
+                    .try_for_each(|(n, who)| write!(f, "{}\n  {who}", if n == 0 { ":" } else { "" }))?;
+                write!(f, "\nin this tree:\n{dump}")
             }
             Self::Forced { why, whom, dump } => {
                 write!(f, "ending the process now ({why}), cutting off {}\nin this tree:\n{dump}", Count(whom))
@@ -160,6 +170,13 @@ impl fmt::Display for Event {
             Self::Overran(who) => write!(f, "{who} used up its budget and is cut off"),
             Self::Failed(who, error) => write!(f, "{who} failed, and nobody looked: {error}"),
             Self::Panicked(who, message) => write!(f, "{who} panicked, and nobody looked: {message}"),
+            Self::Ended(report) => {
+                // All else was said when it happened.
+                let losses = report.events.iter().filter(|event| event.is_loss());
+                f.write_str("the run has ended, but not in order\n")?;
+                losses.into_iter().try_for_each(|event| writeln!(f, "  {event}"))?;
+                report.sum_up(f)
+            }
         }
     }
 }
@@ -195,7 +212,7 @@ impl Reporter {
     }
 
     /// The default: as [`stderr`](Self::stderr), but that the run stops is said to a person at a terminal only. A log has its own
-    /// words for that, and hears of what was cut off, of errors that nobody saw, and of what was asked for.
+    /// words for that, and hears of what was cut off, with a report at the end, of errors that nobody saw, and of what was asked for.
     pub fn standard() -> Self {
         Self::new(|event| {
             if !matches!(event, Event::Stopping { .. }) || std::io::stderr().is_terminal() {
@@ -266,9 +283,25 @@ impl Report {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// True if everything has ended and nothing was lost.
+    /// True if everything has ended, and nothing was lost, nor cut off because all time was up.
     pub fn is_clean(&self) -> bool {
+        #[cfg(feature = "signal")]
+        if self.stop.as_ref().is_some_and(|stop| stop.is_forced() || !stop.left().is_empty()) {
+            return false;
+        }
         self.left.is_empty() && self.lost == 0
+    }
+
+    /// Writes everything but the events.
+    fn sum_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[cfg(feature = "signal")]
+        if let Some(stop) = &self.stop {
+            writeln!(f, "{stop}")?;
+        }
+        match self.left.as_slice() {
+            [] => write!(f, "everything has ended, {} lost", self.lost),
+            left => write!(f, "{} lost, still running {}", self.lost, Count(left)),
+        }
     }
 }
 
@@ -278,14 +311,7 @@ impl fmt::Display for Report {
         if self.omitted > 0 {
             writeln!(f, "and {} more events", self.omitted)?;
         }
-        #[cfg(feature = "signal")]
-        if let Some(stop) = &self.stop {
-            writeln!(f, "{stop}")?;
-        }
-        match self.left.as_slice() {
-            [] => write!(f, "everything has ended, {} lost", self.lost),
-            left => write!(f, "{} lost, still running {}", self.lost, Count(left)),
-        }
+        self.sum_up(f)
     }
 }
 

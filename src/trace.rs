@@ -56,8 +56,10 @@ mod on {
 
     pub(crate) fn event(event: &Event) {
         match event {
-            Event::Stopping { .. } | Event::Waiting(_) | Event::Dump(_) => tracing::info!(target: "testudo", "{event}"),
-            Event::Warning(_) | Event::Forced { .. } | Event::Overran(_) => {
+            Event::Stopping { .. } | Event::Waiting { .. } | Event::Dump(_) => {
+                tracing::info!(target: "testudo", "{event}")
+            }
+            Event::Warning(_) | Event::Forced { .. } | Event::Overran(_) | Event::Ended(_) => {
                 tracing::warn!(target: "testudo", "{event}")
             }
             Event::Lost(_) | Event::Dropped(_) | Event::Failed(..) | Event::Panicked(..) => {

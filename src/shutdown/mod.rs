@@ -44,13 +44,16 @@ pub(crate) use self::budget::{Budget, Config};
 pub(crate) use self::control::Press;
 pub(crate) use self::control::{Control, Handler};
 pub(crate) use self::exit::{How, MainEnd, Status, status};
+pub(crate) use self::story::say_end;
 pub(crate) use self::timers::Hook;
 
 use self::clock::Clock;
 use self::parts::Parts;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::phase::{Action, Event as Happened, Force, Machine, Phase, Takers};
+use crate::dump::dump_of;
 use crate::host::{self, Node, lock};
+use crate::registry;
 use crate::report::Event;
 use crate::shield::cut_shields;
 use crate::signal::Signal;
@@ -206,7 +209,7 @@ impl Shutdown {
                 Action::Begin => self.begin(run),
                 Action::Enter(phase) => self.enter(run, phase),
                 Action::CutShields => cut_shields(&run.root),
-                Action::Say => aside::report(&run.root, Event::Waiting(crate::registry::alive(&run.root))),
+                Action::Say => aside::report(&run.root, waiting(&run.root)),
                 Action::Force(Force::Press) => watchdog::end_now(run, Force::Press, signal),
                 Action::Force(Force::Budget) => self.out_of_time(run),
             }
@@ -225,7 +228,7 @@ impl Shutdown {
         }
         if let Some(hook) = run.on_stop.clone() {
             let (root, cause) = (Arc::clone(&run.root), reason.cause());
-            aside(move || crate::registry::inside(&root, || (hook.0)(&cause)));
+            aside(move || registry::inside(&root, || (hook.0)(&cause)));
         }
         aside::report(
             &run.root,
@@ -303,6 +306,11 @@ impl Shutdown {
     fn waker(self: &Arc<Self>) -> Waker {
         Waker::from(Arc::clone(self))
     }
+}
+
+/// What is to be said on the second press.
+fn waiting(root: &Arc<Node>) -> Event {
+    Event::Waiting { whom: registry::alive(root), dump: dump_of(root) }
 }
 
 struct Over(Arc<Shutdown>);

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Reason, Shutdown};
+use super::{Reason, Shutdown, aside};
 use crate::clock::{self, Ticks};
 use crate::core::phase::{Force, Phase};
 use crate::host::{Node, lock};
 use crate::registry;
-use crate::report::Subject;
+use crate::report::{Event, Report, Subject};
 use crate::task::TaskRef;
 
 /// Collects it.
@@ -108,6 +108,13 @@ impl Shutdown {
             left: subjects(left),
             forced: self.forced.get().copied(),
         })
+    }
+}
+
+/// Says at the end of a run what it was that did not come to its end, if anything.
+pub(crate) fn say_end(root: &Arc<Node>, report: &Report) {
+    if !report.is_clean() {
+        aside::report(root, Event::Ended(Arc::new(report.clone())));
     }
 }
 

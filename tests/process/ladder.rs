@@ -24,6 +24,15 @@ fn named(text: &str, places: &[String]) {
     }
 }
 
+/// Each stands in the dump, below the root, with its state.
+#[track_caller]
+fn in_tree(text: &str, places: &[String]) {
+    let tree = text.split_once("in this tree:\nroot at ").unwrap_or_else(|| panic!("no tree: {text}")).1;
+    for (name, place) in ["payment", "journal"].iter().zip(places) {
+        assert!(tree.contains(&format!("\n  task {name} at {place}, ")), "no {name} in the tree: {text}");
+    }
+}
+
 #[test]
 fn the_first_press_stops_what_is_not_shielded() {
     let mut proc = Proc::scene("stopped");
@@ -38,14 +47,16 @@ fn the_second_press_names_and_the_third_forces_at_once() {
         let places = waiting(&mut proc);
         proc.signal(signal).expect("stopped");
         proc.press_again(signal);
-        let said = proc.expect_err("`journal`");
+        let said = proc.expect_err("task journal at");
         named(&said, &places);
+        in_tree(&said, &places);
         assert!(said.contains("still waiting for") && !said.contains("ending the process"), "{said}");
         let pressed = Instant::now();
         let end = proc.press_again(signal).exit();
         assert!(pressed.elapsed() < Duration::from_secs(5), "at once");
         let forced = end.code(code).err.split("ending the process now").nth(1).unwrap_or_default();
         named(forced, &places);
+        in_tree(forced, &places);
     }
 }
 

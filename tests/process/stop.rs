@@ -12,7 +12,9 @@ use nix::pty::openpty;
 use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use nix::sys::signal::kill;
 use nix::unistd::getpid;
-use testudo::{ExitPolicy, Phase, Runner, Signal, catch_cancelled, shield, shutdown, shutdown_requested, spawn};
+use testudo::{
+    ExitPolicy, FinalizeExt, Phase, Runner, Signal, catch_cancelled, shield, shutdown, shutdown_requested, spawn,
+};
 use tokio::time::sleep;
 
 use crate::child::Proc;
@@ -39,6 +41,8 @@ pub(crate) fn play(scene: &str) {
             let hang = |_: &testudo::Stop<'_>| thread::sleep(Duration::from_secs(3600));
             shielded(runner().on_signal(Signal::User2, hang));
         }
+        "stop_cut" => cut(),
+        "stop_forced" => forced(),
         "stop_notices" => notices(),
         "stop_phases" => {
             phases();
@@ -401,6 +405,46 @@ fn what_ends_in_time_says_nothing_to_a_log() {
     let mut proc = Proc::scene_with("stop_quiet", &[]);
     let end = proc.expect("ready").signal(SIGTERM).exit();
     assert_eq!(end.code(0).err, "");
+}
+
+#[test]
+fn what_was_cut_off_is_reported_at_the_end_also_to_a_log() {
+    let mut proc = Proc::scene("stop_cut");
+    let end = proc.expect("ready").signal(SIGTERM).exit();
+    // Before the report, the loss was said when it happened.
+    let report = end.err.split_once("testudo: the run has ended, but not in order\n").expect("a report").1;
+    assert!(report.starts_with("  shield `payment` (tests/process/stop.rs:"), "{report}");
+    for line in [" used up its budget and is cut off\n", "stopped in ", " (SIGTERM)\n", "\n  shielded: "] {
+        assert!(report.contains(line), "no `{line}`: {report}");
+    }
+    assert!(report.ends_with("\neverything has ended, 1 lost\n"), "{report}");
+    end.did_not_say("stopping");
+}
+
+#[test]
+fn a_stop_by_force_ends_with_a_report() {
+    let mut proc = Proc::scene("stop_forced");
+    let end = proc.expect("ready").signal(SIGTERM).exit();
+    end.code(124).said("ending the process now (out of time)").said("not in order\nstopped in ").said(", by force\n");
+}
+
+/// As the default: no reporter was named.
+fn cut() -> ! {
+    let runner = Runner::new();
+    leave(runner.run_and_exit(async {
+        spawn(shield(pending::<()>()).name("payment").budget(Duration::from_millis(100)));
+        tokio::task::yield_now().await;
+        say("ready");
+        pending::<()>().await;
+    }))
+}
+
+/// A finalizer that never ends.
+fn forced() -> ! {
+    leave(Runner::new().budget(Duration::from_millis(400)).run_and_exit(async {
+        say("ready");
+        pending::<()>().on_cancel(pending()).await;
+    }))
 }
 
 /// As the default: no reporter was named.
