@@ -55,16 +55,27 @@ where
 ///
 /// # Shutdown
 ///
-/// | Signal | Does |
-/// |---|---|
-/// | SIGINT, SIGTERM; on Windows all console events | the first asks to stop gracefully, the second cancels what is not shielded, the third ends the process at once with status 128 + n |
-/// | SIGQUIT | ends the process at once with status 131 |
-/// | SIGUSR1 | says what is alive, as [`dump`](crate::dump()) |
-/// | SIGHUP and all others | nothing, unless [`on_signal`](Self::on_signal) says what |
+/// | Signal | first press | second press | third press |
+/// |---|---|---|---|
+/// | SIGINT | asks to stop | cancels | ends the process: 130 |
+/// | SIGINT, nobody takes part | cancels | says what it waits for | ends the process: 130 |
+/// | SIGTERM | asks to stop | cancels | ends the process: 143 |
+/// | SIGTERM, nobody takes part | cancels | says what it waits for | ends the process: 143 |
+/// | SIGQUIT | ends the process: 131 | | |
+/// | SIGUSR1 | says what is alive | says what is alive | says what is alive |
+/// | SIGHUP | nothing | nothing | nothing |
+/// | SIGUSR2 | nothing | nothing | nothing |
+/// | CTRL_C | asks to stop | cancels | ends the process: 130 |
+/// | CTRL_BREAK | asks to stop | cancels | ends the process: 130 |
+/// | CTRL_CLOSE | asks to stop | cancels | ends the process: 143 |
+/// | CTRL_LOGOFF | asks to stop | cancels | ends the process: 143 |
+/// | CTRL_SHUTDOWN | asks to stop | cancels | ends the process: 143 |
+/// | CTRL_SHUTDOWN, nobody takes part | cancels | says what it waits for | ends the process: 143 |
 ///
-/// Where nobody takes part in the graceful phase (see [`shutdown_requested`](crate::shutdown_requested)), the first press cancels at
-/// once; then the second says what is still being waited for, by name and place. Signals of one kind within 200 ms are one press (a
-/// terminal and a parent may both send it).
+/// The last ones are Windows' console events. Only what is not shielded is cancelled. Who takes part in the graceful phase,
+/// [`shutdown_requested`](crate::shutdown_requested) tells. What is waited for is said by name and place, and in its tree, and so is
+/// what is cut off when the process ends. Signals of one kind within 200 ms are one press (a terminal and a parent may both send it).
+/// [`on_signal`](Self::on_signal) and [`stop_signals`](Self::stop_signals) change what a signal does.
 ///
 /// All of it takes place within one [budget](Self::budget). When that is used up, shields and finalizers are cut off as well, and the
 /// process ends, if need be without the help of the runtime.
@@ -497,4 +508,70 @@ enum Listening {
     Process(Subscription),
     #[cfg(feature = "testing")]
     Injected(Connection),
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::shutdown::take_part;
+    use crate::testing::{Effect, Signals};
+
+    const SIGNALS: [(&str, Signal); 11] = [
+        ("SIGINT", Signal::Interrupt),
+        ("SIGTERM", Signal::Terminate),
+        ("SIGQUIT", Signal::Quit),
+        ("SIGUSR1", Signal::User1),
+        ("SIGUSR2", Signal::User2),
+        ("SIGHUP", Signal::Hangup),
+        ("CTRL_C", Signal::Interrupt),
+        ("CTRL_BREAK", Signal::Break),
+        ("CTRL_CLOSE", Signal::Close),
+        ("CTRL_LOGOFF", Signal::Logoff),
+        ("CTRL_SHUTDOWN", Signal::Shutdown),
+    ];
+
+    /// What three presses do to a run as it is by default.
+    fn three_presses(signal: Signal, somebody_takes_part: bool) -> Vec<Effect> {
+        let (signals, mut effects) = (Signals::new(), Vec::new());
+        let runner = Runner::new().current_thread().reporter(None).press_window(Duration::ZERO).signals_from(&signals);
+        drop(runner.run(async {
+            let _part = somebody_takes_part.then(take_part);
+            effects.extend((0..3).map(|_| signals.press(signal)));
+        }));
+        effects
+    }
+
+    /// An effect in the words of the table. The system that has a signal says which number it has.
+    fn said(effect: Effect, signal: Signal, expected: &str) -> String {
+        match effect {
+            Effect::Nobody => "nothing".into(),
+            Effect::Handled => "says what is alive".into(),
+            Effect::Asked => "asks to stop".into(),
+            Effect::Cancelled => "cancels".into(),
+            Effect::Reported => "says what it waits for".into(),
+            Effect::SamePress => "is no press".into(),
+            Effect::Forced(_) if signal.number().is_none() && expected.starts_with("ends the process: ") => {
+                expected.into()
+            }
+            Effect::Forced(status) => format!("ends the process: {status}"),
+        }
+    }
+
+    #[test]
+    fn the_table_of_signals_in_the_documentation_is_what_presses_do() {
+        let lines = include_str!("runner.rs").lines().take_while(|line| !line.starts_with("pub struct Runner"));
+        let rows: Vec<&str> = lines.filter_map(|line| line.strip_prefix("/// | ")).skip(1).collect();
+        for row in &rows {
+            let cells: Vec<&str> = row.trim_end_matches('|').split('|').map(str::trim).collect();
+            let name = cells[0].strip_suffix(", nobody takes part").unwrap_or(cells[0]);
+            let signal = SIGNALS.iter().find(|(other, _)| *other == name).expect("a row names a signal").1;
+            let effects = three_presses(signal, name == cells[0]);
+            assert_eq!((cells.len(), effects.len()), (4, 3), "{row}");
+            // Behind the end of the process there is nothing to say.
+            for (effect, expected) in effects.into_iter().zip(&cells[1..]).filter(|(_, cell)| !cell.is_empty()) {
+                assert_eq!(said(effect, signal, expected), *expected, "{row}");
+            }
+        }
+        assert!(rows.len() > SIGNALS.len(), "the table names each: {rows:?}");
+    }
 }
