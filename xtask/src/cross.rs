@@ -1,4 +1,4 @@
-//! What needs another compiler or another system: the oldest Rust, and Windows under wine.
+//! What needs another compiler or another system: the oldest Rust, Windows under wine, and types on what runs nowhere here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +8,7 @@ use crate::{Result, cargo, root, run, target};
 
 const PACKAGES: &str = "rustc-web cargo-web rust-web-src gcc-mingw-w64-x86-64-posix wine64 wine";
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
+const CHECKED: [&str; 3] = ["aarch64-apple-darwin", "x86_64-unknown-freebsd", "aarch64-unknown-linux-gnu"];
 const MINGW: &str = "x86_64-w64-mingw32-gcc-posix";
 
 /// wine 8 has no `bcryptprimitives.dll`, which Rust's hash maps ask for random numbers.
@@ -23,6 +24,22 @@ fn debian_rustc() -> Option<String> {
     list.lines().find(|line| line.ends_with("/bin/rustc")).map(str::to_owned)
 }
 
+/// The sources of the standard library that belong to a compiler, if they are installed.
+fn has_sources(rustc: &str) -> Result<bool> {
+    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output()?;
+    let sysroot = PathBuf::from(String::from_utf8(sysroot.stdout)?.trim());
+    Ok(sysroot.join("lib/rustlib/src/rust/library/Cargo.lock").exists())
+}
+
+/// Debian's cargo, which builds the standard library from its sources: they and the compiler belong together.
+fn debian_cargo(rustc: &str, args: &str, system: &str, target: &Path) -> Command {
+    let mut command = Command::new(Path::new(rustc).with_file_name("cargo"));
+    command.current_dir(root()).args(args.split(' ')).args(["--target", system]);
+    command.arg("-Zbuild-std=std,panic_unwind,test").arg("--target-dir").arg(target);
+    command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
+    command
+}
+
 fn skip(what: &str) -> Result {
     println!("skipped: {what} needs the packages {PACKAGES}");
     Ok(())
@@ -35,6 +52,18 @@ pub(crate) fn msrv() -> Result {
     println!("{}", String::from_utf8_lossy(&version.stdout).trim());
     let mut command = cargo("check -p testudo --all-features --all-targets");
     run(command.arg("--target-dir").arg(target("msrv")).env("RUSTC", rustc))
+}
+
+/// Checks the types, tests and examples included, for systems that nothing here can link for, let alone run.
+pub(crate) fn cross() -> Result {
+    let Some(rustc) = debian_rustc() else { return skip("another system") };
+    if !has_sources(&rustc)? {
+        return skip("another system");
+    }
+    for system in CHECKED {
+        run(&mut debian_cargo(&rustc, "check -p testudo --all-features --all-targets", system, &target("cross")))?;
+    }
+    Ok(())
 }
 
 /// Builds the unit tests for Windows, standard library included, and runs them under wine.
@@ -56,12 +85,8 @@ pub(crate) fn windows() -> Result {
         .arg("-ladvapi32");
     run(&mut mingw)?;
     let linker = linker(&target, &rustc)?;
-    // Debian's compiler and sources belong together, so its cargo builds the standard library.
-    let mut command = Command::new(Path::new(&rustc).with_file_name("cargo"));
-    command.current_dir(root()).args(["test", "--lib", "--features", "json", "--target", WINDOWS]);
-    command.arg("-Zbuild-std=std,panic_unwind,test").arg("--target-dir").arg(&target);
-    command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1").env("WINEDEBUG", "-all");
-    command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", linker);
+    let mut command = debian_cargo(&rustc, "test --lib --features json", WINDOWS, &target);
+    command.env("WINEDEBUG", "-all").env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", linker);
     run(command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", "wine"))
 }
 

@@ -17,6 +17,9 @@ usage: cargo xtask <command>
   sabotage       the stress test against a library with bugs in it
   conformance [options]
                  random programs on trio and on this library; `--help` lists the options
+  msrv           check with the oldest Rust that is promised
+  windows        the unit tests under wine
+  cross          check the types for macOS, FreeBSD and Linux on ARM
   api            compare the public API with api/testudo.txt
   api --bless    write api/testudo.txt
   instructions   compare instruction counts with benches/instructions.toml
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         ["conformance", ref options @ ..] => conformance(options),
         ["msrv"] => cross::msrv(),
         ["windows"] => cross::windows(),
+        ["cross"] => cross::cross(),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         ["instructions"] => instructions(""),
