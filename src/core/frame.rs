@@ -7,7 +7,7 @@ use slab::Slab;
 use super::cause::Cause;
 use super::node::{Kind, Node};
 use super::sabotage::{self, Bug};
-use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
+use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, this_thread};
 use super::task::TaskInfo;
 
 /// A region of one task that polls a future of ours and is cut off as a unit.
@@ -464,12 +464,6 @@ const WOKEN_OUTSIDE: usize = 1 << 1;
 const OVER: usize = 1 << 2;
 /// It had been woken from outside before the poll.
 const DISTURBED: usize = 1 << 3;
-
-/// Names the thread that asks.
-fn this_thread() -> usize {
-    thread_local! { static HERE: u8 = const { 0 } }
-    HERE.with(|here| std::ptr::from_ref(here) as usize)
-}
 
 impl Track {
     pub(crate) fn new(inner: &Waker) -> Arc<Self> {
