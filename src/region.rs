@@ -244,8 +244,12 @@ impl<F: Future> Region<F> {
         let was_held = frame.begin(!std::mem::replace(&mut entry.saw_cancel, true));
         let began_with_budget = has_budget_remaining();
         // Without a hold nobody asks whether a wake is outstanding.
-        let (track, waker) = if was_held { tracked(cx.waker()) } else { (None, cx.waker().clone()) };
-        let woken = track.clone();
+        let last = entry.slot.as_mut().and_then(|current| current.track.take());
+        let (tracked, waker) = if was_held { tracked(last, cx.waker()) } else { (None, cx.waker().clone()) };
+        if tracked.as_ref().is_some_and(|tracked| tracked.track.is_disturbed()) {
+            frame.disturb();
+        }
+        let track = tracked.as_ref().map(|tracked| Arc::clone(&tracked.track));
         let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker), track);
         if poll.is_ready() {
             return poll;
@@ -256,7 +260,11 @@ impl<F: Future> Region<F> {
         let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
         entry.arm(cx.waker());
-        match entry.verdict(frame, began_with_budget, woken.is_some_and(|track| track.is_woken())) {
+        let woken = tracked.as_ref().is_some_and(|tracked| tracked.track.is_woken());
+        let verdict = entry.verdict(frame, began_with_budget, woken);
+        // The wakes of the judge are of this poll, too.
+        drop(tracked);
+        match verdict {
             Verdict::Held | Verdict::Again => Poll::Pending,
             Verdict::Probe => {
                 cx.waker().wake_by_ref();
@@ -315,17 +323,32 @@ impl Entry {
     }
 }
 
-/// The waker for what is inside a cancelled frame. Nested frames that are polled with the same waker share one.
-fn tracked(waker: &Waker) -> (Option<Arc<Track>>, Waker) {
+/// The track of one poll; whoever has begun it ends it.
+struct Tracked {
+    track: Arc<Track>,
+    ends: bool,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if self.ends {
+            self.track.end();
+        }
+    }
+}
+
+/// The waker for what is inside a cancelled frame. Nested frames that are polled with the same waker share one, and so do
+/// polls: `last` is that of the poll before.
+fn tracked(last: Option<Arc<Track>>, waker: &Waker) -> (Option<Tracked>, Waker) {
     let known = current::with(|current| {
         let (_, current) = current?;
         (current.polled_by == WakerId::of(waker)).then(|| current.track.clone()).flatten()
     });
-    match known {
-        Some(track) => (Some(track), waker.clone()),
-        None => {
-            let track = Track::new(waker);
-            (Some(Arc::clone(&track)), Waker::from(track))
-        }
+    if let Some(track) = known {
+        return (Some(Tracked { track, ends: false }), waker.clone());
     }
+    let track = last.filter(|last| last.is_for(waker)).unwrap_or_else(|| Track::new(waker));
+    track.begin();
+    let inside = Waker::from(Arc::clone(&track));
+    (Some(Tracked { track, ends: true }), inside)
 }

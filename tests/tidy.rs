@@ -172,6 +172,30 @@ fn core_takes_its_locks_from_one_file() {
 }
 
 #[test]
+fn each_model_stands_with_its_pair_of_operations() {
+    fn rule(files: &[File]) -> Vec<String> {
+        let table = text_of(files, "tests/CONFORMANCE.md").split("## Models").nth(1).unwrap_or_default();
+        let table = table.split("\n## ").next().unwrap_or_default();
+        let listed: BTreeSet<&str> = table.split('`').filter(|name| name.contains("::")).collect();
+        let mut models = BTreeSet::new();
+        for file in files.iter().filter(|file| file.is_rust_in("src/core/loom_tests/")) {
+            let module = file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
+            let tests = file.code.split("#[test]\nfn ").skip(1);
+            models.extend(tests.map(|test| format!("{module}::{}", word_at(test))));
+        }
+        let unlisted = models.iter().filter(|name| !listed.contains(name.as_str()));
+        let unlisted = unlisted.map(|name| format!("tests/CONFORMANCE.md: no pair has `{name}`"));
+        let gone = listed.iter().filter(|name| !models.contains(**name));
+        unlisted.chain(gone.map(|name| format!("tests/CONFORMANCE.md: no model `{name}`"))).collect()
+    }
+    let reason = "a pair without a model is seen only in a complete table";
+    let model = ("src/core/loom_tests/a.rs", "#[test]\nfn b() {}");
+    let table = |text| ("tests/CONFORMANCE.md", text);
+    enforce(reason, rule, &[model, table("## Models\n")], &[model, table("## Models\n| a x b | `a::b` |")]);
+    enforce(reason, rule, &[table("## Models\n`a::b`")], &[table("## Models\n")]);
+}
+
+#[test]
 fn headings_are_the_known_ones_in_order() {
     const KNOWN: [&str; 9] = [
         // What is not public says what holds inside it.

@@ -128,3 +128,34 @@ impl fmt::Debug for Cause {
             .finish()
     }
 }
+
+#[cfg(all(test, not(testudo_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_reads_as_a_sentence_of_its_own() {
+        let text = |kind| Cause::by(kind, "T".into()).to_string();
+        assert_eq!(text(CauseKind::Requested), "cancelled by task T");
+        assert_eq!(text(CauseKind::Deadline), "deadline passed of task T");
+        assert_eq!(text(CauseKind::Budget), "shield used up its budget in task T");
+        assert_eq!(text(CauseKind::Failed), "task failed: T");
+        assert_eq!(text(CauseKind::Panicked), "task panicked: T");
+        assert_eq!(text(CauseKind::Succeeded), "another task succeeded first: T");
+        assert_eq!(text(CauseKind::OnlyDaemons), "only daemons were left of task T");
+        assert_eq!(text(CauseKind::Dropped), "the owner was dropped by task T");
+        assert_eq!(text(CauseKind::MainEnded), "main has ended in task T");
+        assert_eq!(text(CauseKind::Stopped), "the run was stopped by task T");
+    }
+
+    #[test]
+    fn a_cause_says_its_reason_and_is_equal_to_itself_only() {
+        let cause = Cause::requested("too slow".into(), Some("T".into()));
+        assert_eq!(cause.to_string(), "cancelled by task T (too slow)");
+        assert_eq!((cause.reason(), cause.task()), (Some("too slow"), Some("T")));
+        assert_eq!(Cause::requested("too slow".into(), None).to_string(), "cancelled (too slow)");
+        assert_eq!(format!("{cause:?}"), r#"Cause { kind: Requested, reason: Some("too slow"), task: Some("T") }"#);
+        assert_eq!(cause, cause.clone());
+        assert_ne!(cause, Cause::requested("too slow".into(), Some("T".into())));
+    }
+}

@@ -7,7 +7,7 @@ use slab::Slab;
 use super::cause::Cause;
 use super::node::{Kind, Node};
 use super::sabotage::{self, Bug};
-use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
+use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, this_thread};
 use super::task::TaskInfo;
 
 /// A region of one task that polls a future of ours and is cut off as a unit.
@@ -56,9 +56,9 @@ struct State {
     polled: usize,
     /// True once every hold was woken by the judge and none has been polled since.
     probed: bool,
-    /// True if the last hold that was polled was polled for the judge's wake. One more poll may come of that wake alone
+    /// How often in a row a hold was polled for the judge's wake, and left a wake behind: one more poll comes of that wake alone
     /// (`FuturesUnordered` wakes itself after each full round), and proves nothing.
-    answered: bool,
+    answers: u8,
     /// Polls in a row that ended with a wake outstanding and no hold polled.
     restless: usize,
 }
@@ -73,6 +73,11 @@ struct Foreign {
 /// After so many polls in a row that wake themselves and poll no hold, a hold counts as stale all the same: a branch that spins
 /// for ever must not keep a cancelled frame alive beside a future that nobody polls.
 const RESTLESS_MAX: usize = 10_000;
+
+/// After so many answers, with no wake from elsewhere in between, a hold counts as polled. One is not enough: the poll that comes of
+/// its wake may be the one in which the code turns away from the hold, for what had happened before; and then nothing wakes the
+/// frame any more.
+const ANSWERS: u8 = 2;
 
 /// What becomes of a frame whose cancelled poll ended pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +235,11 @@ impl<H> Frame<H> {
         state.holds > 0
     }
 
+    /// Says that what is inside may go on for another reason than the judge's wake.
+    pub(crate) fn disturb(&self) {
+        self.state.lock().answers = 0;
+    }
+
     /// Decides what becomes of the frame after a cancelled poll that ended pending. `woken`: a wake of its task is outstanding.
     pub(crate) fn judge(&self, woken: bool) -> Verdict {
         let mut state = self.state.lock();
@@ -237,7 +247,8 @@ impl<H> Frame<H> {
             return Verdict::Cut;
         }
         if state.polled > 0 {
-            state.answered = std::mem::take(&mut state.probed);
+            let answered = std::mem::take(&mut state.probed) && woken;
+            state.answers = if answered { state.answers.saturating_add(1) } else { 0 };
             state.restless = 0;
             let untold = state.wakers(|foreign| !foreign.told);
             drop(state);
@@ -248,7 +259,8 @@ impl<H> Frame<H> {
             state.restless += 1;
             return Verdict::Again;
         }
-        if std::mem::take(&mut state.answered) {
+        if state.answers >= ANSWERS {
+            state.answers = 0;
             return Verdict::Held;
         }
         if std::mem::replace(&mut state.probed, true) {
@@ -434,19 +446,57 @@ impl<H> Drop for Hold<H> {
     }
 }
 
-/// A waker that remembers that it was woken: it tells whether a poll left a wake outstanding.
+/// A waker that remembers that it was woken: it tells whether a poll left a wake outstanding, and whether more than the poll itself has
+/// led to the next one.
 pub(crate) struct Track {
     inner: Waker,
-    woken: AtomicBool,
+    /// What of the following has been since the poll began.
+    seen: AtomicUsize,
+    /// The thread of the poll.
+    thread: AtomicUsize,
 }
+
+/// It was woken by the poll itself.
+const WOKEN_INSIDE: usize = 1;
+/// It was woken by another thread, or after the poll.
+const WOKEN_OUTSIDE: usize = 1 << 1;
+/// The poll is over.
+const OVER: usize = 1 << 2;
+/// It had been woken from outside before the poll.
+const DISTURBED: usize = 1 << 3;
 
 impl Track {
     pub(crate) fn new(inner: &Waker) -> Arc<Self> {
-        Arc::new(Self { inner: inner.clone(), woken: AtomicBool::new(false) })
+        let (seen, thread) = (AtomicUsize::new(0), AtomicUsize::new(this_thread()));
+        Arc::new(Self { inner: inner.clone(), seen, thread })
+    }
+
+    /// True if it wakes what `waker` wakes.
+    pub(crate) fn is_for(&self, waker: &Waker) -> bool {
+        self.inner.will_wake(waker)
+    }
+
+    /// Begins another poll: what got hold of the waker in an earlier one wakes by the same.
+    pub(crate) fn begin(&self) {
+        self.thread.store(this_thread(), Ordering::Relaxed);
+        let outside = self.seen.swap(0, Ordering::AcqRel) & WOKEN_OUTSIDE != 0;
+        if outside {
+            self.seen.fetch_or(DISTURBED, Ordering::AcqRel);
+        }
+    }
+
+    /// Ends the poll.
+    pub(crate) fn end(&self) {
+        self.seen.fetch_or(OVER, Ordering::AcqRel);
     }
 
     pub(crate) fn is_woken(&self) -> bool {
-        self.woken.load(Ordering::Acquire)
+        self.seen.load(Ordering::Acquire) & (WOKEN_INSIDE | WOKEN_OUTSIDE) != 0
+    }
+
+    /// True if it was woken before this poll by another than the last one.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.seen.load(Ordering::Acquire) & DISTURBED != 0
     }
 }
 
@@ -456,7 +506,9 @@ impl Wake for Track {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
+        let over = self.seen.load(Ordering::Acquire) & OVER != 0;
+        let inside = !over && self.thread.load(Ordering::Relaxed) == this_thread();
+        self.seen.fetch_or(if inside { WOKEN_INSIDE } else { WOKEN_OUTSIDE }, Ordering::AcqRel);
         self.inner.wake_by_ref();
     }
 }

@@ -134,7 +134,8 @@ impl Live {
                 joiners.push(waker);
             }
         }
-        if is_over(self.count.load(Ordering::Acquire)) { Poll::Ready(()) } else { Poll::Pending }
+        let is_over = !sabotage::has(Bug::UnseenRelease) && is_over(self.count.load(Ordering::Acquire));
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

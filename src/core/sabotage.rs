@@ -10,6 +10,8 @@ pub(crate) enum Bug {
     UncountedChild,
     OrphanOnDrop,
     ShieldNotInherited,
+    /// A race only: it needs a release just between a look at the count and the waker's going in.
+    UnseenRelease,
 }
 
 /// True if `bug` is to be made here and now.
@@ -27,13 +29,19 @@ mod active {
     use super::Bug;
     use crate::core::sync::{AtomicUsize, OnceLock, Ordering};
 
-    /// A bug that shows every time would be no test of a stress test.
-    const ONE_IN: usize = 8;
+    /// A bug that shows every time would be no test of a stress test; one that needs a race does not.
+    const fn one_in(bug: Bug) -> usize {
+        match bug {
+            Bug::LostWake | Bug::DoubleRelease | Bug::UncountedChild | Bug::OrphanOnDrop | Bug::ShieldNotInherited => 8,
+            Bug::UnseenRelease => 1,
+        }
+    }
 
     pub(crate) fn has(bug: Bug) -> bool {
         static CHOSEN: OnceLock<Option<Bug>> = OnceLock::new();
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        *CHOSEN.get_or_init(chosen) == Some(bug) && COUNT.fetch_add(1, Ordering::Relaxed) % ONE_IN == ONE_IN - 1
+        static COUNT: OnceLock<AtomicUsize> = OnceLock::new();
+        let count = || COUNT.get_or_init(|| AtomicUsize::new(1)).fetch_add(1, Ordering::Relaxed);
+        *CHOSEN.get_or_init(chosen) == Some(bug) && count() % one_in(bug) == 0
     }
 
     fn chosen() -> Option<Bug> {
@@ -44,6 +52,7 @@ mod active {
             "uncounted-child" => Bug::UncountedChild,
             "orphan-on-drop" => Bug::OrphanOnDrop,
             "shield-not-inherited" => Bug::ShieldNotInherited,
+            "unseen-release" => Bug::UnseenRelease,
             _ => panic!("there is no sabotage named `{name}`"),
         })
     }

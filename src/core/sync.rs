@@ -1,11 +1,13 @@
 //! The one switch between the locks and atomics of std and those of loom.
 
-#[cfg(testudo_loom)]
-pub(crate) use loom::sync::atomic::Ordering;
-#[cfg(testudo_loom)]
-pub(crate) use modelled::{AtomicBool, AtomicUsize};
-#[cfg(not(testudo_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(testudo_stress)]
+mod chance;
+
+pub(crate) use imp::atomic::Ordering;
+#[cfg(not(any(testudo_loom, testudo_stress)))]
+pub(crate) use imp::atomic::{AtomicBool, AtomicUsize};
+#[cfg(any(testudo_loom, testudo_stress))]
+pub(crate) use stepped::{AtomicBool, AtomicUsize};
 
 // loom's `Arc` has no `Weak`; counting references is not what its models look at.
 pub(crate) use std::sync::Arc;
@@ -28,6 +30,15 @@ use loom::sync as imp;
 #[cfg(not(testudo_loom))]
 use std::sync as imp;
 
+/// Names the thread that asks, among those that live.
+pub(crate) fn this_thread() -> usize {
+    #[cfg(testudo_loom)]
+    loom::thread_local! { static HERE: u8 = 0; }
+    #[cfg(not(testudo_loom))]
+    std::thread_local! { static HERE: u8 = const { 0 } }
+    HERE.with(|here| std::ptr::from_ref(here) as usize)
+}
+
 /// A mutex that outlives panics: what it guards is changed by code that can not panic half-way.
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(imp::Mutex<T>);
@@ -40,6 +51,8 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(testudo_stress)]
+        chance::step();
         match self.0.lock() {
             Ok(guard) => guard,
             Err(poisoned) => poisoned.into_inner(),
@@ -55,31 +68,62 @@ impl<T> Mutex<T> {
     }
 }
 
-#[cfg(testudo_loom)]
-mod modelled {
-    use loom::sync::atomic as real;
+#[cfg(any(testudo_loom, testudo_stress))]
+mod stepped {
+    use super::Ordering;
+    use super::imp::atomic as real;
 
-    use super::{Mutex, Ordering};
-
-    /// Makes an atomic of loom whose every access is a step that races with every other.
+    /// What happens before each access of an atomic.
     ///
     /// loom remembers the last access only. A thread that loads and then stores hides its store from those who loaded before, so
-    /// loom would never let the store come first. The relaxed change of `touched` orders nothing: a load may still be stale.
+    /// loom would never let the store come first; so each access is made a step that races with every other. The relaxed change
+    /// orders nothing: a load may still be stale.
+    #[cfg(testudo_loom)]
+    #[derive(Debug)]
+    struct Step(real::AtomicUsize);
+
+    #[cfg(not(testudo_loom))]
+    #[derive(Debug)]
+    struct Step;
+
+    impl Step {
+        #[cfg(testudo_loom)]
+        fn new() -> Self {
+            Self(real::AtomicUsize::new(0))
+        }
+
+        #[cfg(testudo_loom)]
+        fn take(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        #[cfg(not(testudo_loom))]
+        fn new() -> Self {
+            Self
+        }
+
+        #[cfg(not(testudo_loom))]
+        #[expect(clippy::unused_self, reason = "the same surface as for loom")]
+        fn take(&self) {
+            super::chance::step();
+        }
+    }
+
     macro_rules! atomic {
         ($name:ident, $value:ty, $($rmw:ident)*) => {
             #[derive(Debug)]
             pub(crate) struct $name {
-                touched: real::AtomicUsize,
+                step: Step,
                 value: real::$name,
             }
 
             impl $name {
                 pub(crate) fn new(value: $value) -> Self {
-                    Self { touched: real::AtomicUsize::new(0), value: real::$name::new(value) }
+                    Self { step: Step::new(), value: real::$name::new(value) }
                 }
 
                 fn touch(&self) -> &real::$name {
-                    self.touched.fetch_add(1, Ordering::Relaxed);
+                    self.step.take();
                     &self.value
                 }
 
@@ -91,7 +135,8 @@ mod modelled {
                     self.touch().store(value, order);
                 }
 
-                $(pub(crate) fn $rmw(&self, value: $value, order: Ordering) -> $value {
+                $(#[cfg_attr(not(test), allow(dead_code, reason = "one is for tests only"))]
+                pub(crate) fn $rmw(&self, value: $value, order: Ordering) -> $value {
                     self.touch().$rmw(value, order)
                 })*
             }
@@ -122,6 +167,11 @@ mod modelled {
             self.touch().compare_exchange_weak(old, new, ok, not)
         }
     }
+}
+
+#[cfg(testudo_loom)]
+mod modelled {
+    use super::{AtomicBool, Mutex, Ordering};
 
     /// The `OnceLock` of std with steps that loom can see.
     ///

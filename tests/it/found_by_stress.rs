@@ -1,12 +1,15 @@
 //! The smallest form of what the stress test has found.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{CancelScope, FinalizeExt, NurseryError, Policy, StartError, Started, bracket, drain, nursery, shield};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 const S: Duration = Duration::from_secs(1);
@@ -121,4 +124,51 @@ async fn drain_that_gives_up_names_a_shield_inside_a_scope_of_a_plain_task() {
     assert_eq!(drain(S).await.left().len(), 1);
     assert!(drain(10 * S).await.is_clean());
     assert!(task.await.unwrap().is_ok());
+}
+
+/// A waker that is woken or not.
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// `FuturesUnordered` wakes itself after each round. What the code has waited for may come just before the poll that this leads to.
+#[tokio::test(start_paused = true)]
+async fn scope_ends_at_whatever_poll_its_code_turns_away_from_a_shield() {
+    for at in 0..20 {
+        let (leave, left) = oneshot::channel::<()>();
+        let scope = CancelScope::new();
+        let handle = scope.handle();
+        let mut run = pin!(scope.run(async move {
+            let mut held = FuturesUnordered::from_iter([shield(sleep(S))]);
+            tokio::select! {
+                biased;
+                _ = held.next() => unreachable!("time stands still"),
+                _ = left => {}
+            }
+            pending::<()>().await;
+        }));
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut leave = Some(leave);
+        handle.cancel("test");
+        bell.0.store(true, Ordering::SeqCst);
+        let (mut polls, mut ended) = (0, false);
+        while !ended && (bell.0.swap(false, Ordering::SeqCst) || leave.is_some()) {
+            ended = run.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+            polls += 1;
+            assert!(polls < 100, "it spins");
+            // At rest at the latest.
+            let is_due = polls == at || !bell.0.load(Ordering::SeqCst);
+            if let Some(leave) = leave.take_if(|_| is_due) {
+                leave.send(()).unwrap();
+            }
+        }
+        assert!(ended, "asleep for ever, {polls} polls after the cancel");
+    }
+    assert!(drain(2 * S).await.is_clean());
 }

@@ -1,6 +1,7 @@
 //! The tools of this repository: the gate, the loom tests, the comparison with trio, the snapshot of the public API.
 
 mod cross;
+mod proof;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,6 +16,10 @@ usage: cargo xtask <command>
   ci             everything that must hold for a change
   loom           the interleavings of `src/core`
   sabotage       the stress test against a library with bugs in it
+  mutants [options]
+                 the tests against changed code; the options are those of cargo-mutants
+  coverage       which lines of `src` the tests run; fails below 95 % of `src/core`
+  tsan           the stress test under ThreadSanitizer
   conformance [options]
                  random programs on trio and on this library; `--help` lists the options
   msrv           check with the oldest Rust that is promised
@@ -30,7 +35,8 @@ usage: cargo xtask <command>
   bench page     make docs/benchmarks.md of the last full run";
 
 /// The names of the bugs in `src/core/sabotage.rs`.
-const BUGS: [&str; 5] = ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited"];
+const BUGS: [&str; 6] =
+    ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited", "unseen-release"];
 
 type Error = Box<dyn std::error::Error>;
 type Result<T = ()> = std::result::Result<T, Error>;
@@ -46,6 +52,9 @@ fn main() -> ExitCode {
         ["msrv"] => cross::msrv(),
         ["windows"] => cross::windows(),
         ["cross"] => cross::cross(),
+        ["mutants", ref options @ ..] => proof::mutants(options),
+        ["coverage"] => proof::coverage(),
+        ["tsan"] => proof::tsan(),
         ["api"] => api(false),
         ["api", "--bless"] => api(true),
         ["instructions"] => instructions(""),
@@ -112,7 +121,8 @@ fn sabotage() -> Result {
             .arg("--target-dir")
             .arg(target("sabotage"))
             // Without the compiler's checks of arithmetic: it is the test that has to find a wrong count.
-            .env("RUSTFLAGS", "--cfg testudo_sabotage -C overflow-checks=off")
+            // And with delays between the steps of threads: a race is no matter of luck.
+            .env("RUSTFLAGS", "--cfg testudo_sabotage --cfg testudo_stress -C overflow-checks=off")
             .env("TESTUDO_SEED", "1")
             .env("TESTUDO_SECONDS", "10")
             .env("TESTUDO_WATCHDOG", "3");

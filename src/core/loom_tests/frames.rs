@@ -1,6 +1,6 @@
 //! Races between the poller of a frame, those who hold it, and those who cancel it.
 
-use super::super::frame::Verdict;
+use super::super::frame::{Track, Verdict};
 use super::super::sync::{Arc, model};
 use super::{Bell, Frame, Hold, Poller, cause, frame_of, join, root, scope, shield, spawn};
 
@@ -190,5 +190,26 @@ fn a_frame_that_is_uncancelled_meanwhile_is_cut_only_while_it_is_cancelled() {
             node.set_shielded(false);
             assert!(poller.bell.take(), "a wake was lost");
         }
+    });
+}
+
+/// What the judge takes for the echo of its own wake must be nothing else.
+#[test]
+fn a_wake_from_elsewhere_is_outstanding_or_disturbs_the_next_poll() {
+    model(|| {
+        let (bell, waker) = Bell::new();
+        let track = Track::new(&waker);
+        track.begin();
+        let other = spawn(&track, |track| std::task::Waker::from(Arc::clone(track)).wake());
+        std::task::Waker::from(Arc::clone(&track)).wake();
+        let by_itself = bell.take();
+        track.end();
+        join(other);
+        assert!(by_itself && track.is_woken());
+        track.begin();
+        assert!(track.is_disturbed() && !track.is_woken());
+        track.end();
+        track.begin();
+        assert!(!track.is_disturbed(), "nothing was, since");
     });
 }

@@ -178,3 +178,85 @@ fn a_rescue_that_moves_its_node_survives_the_end_of_the_nursery_around_it() {
         assert!(root.inside().0.is_empty());
     });
 }
+
+/// Adopted work counts in like a child while the nursery has one, like a daemon after, and never into what has ended.
+#[test]
+fn what_is_adopted_while_the_last_child_ends_is_counted_as_what_is_left() {
+    model(|| {
+        let live = Arc::new(Live::new());
+        assert!(live.try_acquire(Weight::Daemon));
+        let last = spawn(&live, |live| live.release(Weight::Regular));
+        let adopted = live.try_adopt().expect("a daemon is left");
+        let told = join(last);
+        assert_eq!(adopted == Weight::Daemon, live.is_closed());
+        assert_eq!(told, live.is_closed());
+        let told_later = live.release(adopted);
+        assert_eq!(told_later, adopted == Weight::Regular, "the last regular part leaves a daemon");
+        assert!(!live.release(Weight::Daemon));
+        assert_eq!(live.len(), 0);
+        assert_eq!(live.try_adopt(), None);
+    });
+}
+
+#[test]
+fn what_is_adopted_while_the_last_daemon_ends_keeps_the_owner_or_is_refused() {
+    model(|| {
+        let live = Arc::new(Live::new());
+        assert!(live.try_acquire(Weight::Daemon));
+        assert!(live.release(Weight::Regular));
+        let last = spawn(&live, |live| live.release(Weight::Daemon));
+        let (bell, waker) = Bell::new();
+        let seen = is_idle(&live, &waker);
+        let adopted = live.try_adopt();
+        assert!(!join(last));
+        assert_eq!(live.len(), usize::from(adopted.is_some()));
+        assert!(!seen || adopted.is_none(), "it had ended");
+        if let Some(weight) = adopted {
+            assert!(!live.release(weight));
+        }
+        assert!(seen || bell.take(), "a wake was lost");
+    });
+}
+
+#[test]
+fn what_is_adopted_by_the_root_comes_before_its_close_or_is_refused() {
+    model(|| {
+        let live = Arc::new(Live::new_root());
+        let close = spawn(&live, |live| live.close_if_idle());
+        let adopted = live.try_adopt();
+        assert_ne!(join(close), adopted.is_some(), "both, or neither");
+        assert_eq!(live.is_closed(), adopted.is_none());
+    });
+}
+
+#[test]
+fn who_waits_for_all_but_daemons_is_woken_or_sees_it() {
+    model(|| {
+        let live = Arc::new(Live::new_root());
+        assert!(live.try_acquire(Weight::Daemon) && live.try_acquire(Weight::Regular));
+        let child = spawn(&live, |live| live.release(Weight::Regular));
+        let daemon = spawn(&live, |live| live.release(Weight::Daemon));
+        let (bell, waker) = Bell::new();
+        let seen = live.poll_daemons_only(&mut Context::from_waker(&waker)).is_ready();
+        assert!(!join(child) && !join(daemon));
+        assert!(seen || bell.take(), "a wake was lost");
+    });
+}
+
+#[test]
+fn two_that_wait_for_one_end_are_both_woken() {
+    model(|| {
+        let live = Arc::new(Live::new());
+        let other = spawn(&live, |live| {
+            let (bell, waker) = Bell::new();
+            (is_idle(live, &waker), bell)
+        });
+        let last = spawn(&live, |live| live.release(Weight::Regular));
+        let (bell, waker) = Bell::new();
+        let seen = is_idle(&live, &waker);
+        let (seen_there, bell_there) = join(other);
+        join(last);
+        assert!(seen || bell.take(), "a wake was lost");
+        assert!(seen_there || bell_there.take(), "a wake was lost");
+    });
+}

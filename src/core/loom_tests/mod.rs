@@ -5,6 +5,7 @@
 
 mod frames;
 mod live;
+mod moves;
 mod tasks;
 mod tree;
 
