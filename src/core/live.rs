@@ -102,6 +102,12 @@ impl Live {
         self.count.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// True once nothing more is taken in.
+    #[cfg(all(test, testudo_loom))]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.count.load(Ordering::Acquire) & REGULAR == 0
+    }
+
     /// Returns how many parts are alive, daemons and the owner itself included.
     pub(crate) fn len(&self) -> usize {
         let count = self.count.load(Ordering::Acquire);
