@@ -6,6 +6,7 @@ mod adversity;
 mod bad_use;
 mod finalizers;
 mod found_by_laws;
+mod found_by_mutants;
 mod found_by_stress;
 mod found_by_trio;
 mod interop;
