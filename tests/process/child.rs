@@ -89,7 +89,8 @@ impl Proc {
         } else {
             script.args(["-q", "/dev/null"]).arg(example(name)).args(args);
         }
-        Self::start(&mut script, "")
+        // A terminal without a name is taken for one that can not redraw a line.
+        Self::start(script.env("TERM", "xterm"), "")
     }
 
     /// This binary again, as an actor.
