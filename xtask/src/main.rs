@@ -34,9 +34,9 @@ usage: cargo xtask <command>
                  time everything beside its peers
   bench page     make docs/benchmarks.md of the last full run";
 
-/// The names of the bugs in `src/core/sabotage.rs`.
-const BUGS: [&str; 6] =
-    ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited", "unseen-release"];
+/// The names of the bugs in `src/core/sabotage.rs` that strike by count. `unseen-release` is nothing but a race: how soon it is found
+/// is chance, so it is for measuring the delays by hand.
+const BUGS: [&str; 5] = ["lost-wake", "double-release", "uncounted-child", "orphan-on-drop", "shield-not-inherited"];
 
 type Error = Box<dyn std::error::Error>;
 type Result<T = ()> = std::result::Result<T, Error>;
