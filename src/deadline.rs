@@ -13,7 +13,7 @@ use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::Kind;
 use crate::current;
-use crate::host::{self, Node, lock};
+use crate::host::{self, Host, Node, lock};
 use crate::shield;
 
 /// All deadlines of one runtime. One Tokio timer serves the earliest.
@@ -153,11 +153,18 @@ pub(crate) fn set(node: &Arc<Node>, at: Option<Ticks>) {
     if at <= clock::now() {
         return check(node, at);
     }
+    demand_timer(host);
+    host.timers.arm(node, at);
+}
+
+/// # Panics
+///
+/// Outside of any runtime nobody keeps deadlines.
+pub(crate) fn demand_timer(host: &Host) {
     assert!(
         host.handle.is_some(),
         "a deadline needs a Tokio runtime with its timer enabled, and this future is polled outside of any"
     );
-    host.timers.arm(node, at);
 }
 
 /// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more.

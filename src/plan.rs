@@ -186,6 +186,10 @@ impl Sketch {
 
     fn make_below(mut self, parent: &Arc<Node>, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let node = self.node.take().unwrap_or_else(|| self.new_node());
+        if node.deadline().is_some() {
+            // A panic after the link would leave the node in the tree, with nobody who takes it out.
+            parent.host().into_iter().for_each(|host| deadline::demand_timer(host));
+        }
         let frame = Frame::of_node(node, outer.is_some_and(|outer| outer.is_owned()));
         frame.node().enter(parent, &frame);
         if let Some(at) = frame.node().deadline() {

@@ -254,3 +254,13 @@ async fn an_outcome_is_taken_once() {
     let text = panic_of(|| poll_once(pin!(task.outcome())));
     check(&text, &["outcome of a task is returned once"]);
 }
+
+/// Nobody could take the node out again: the place of the region was not made.
+#[test]
+fn a_deadline_outside_of_any_runtime_panics_and_leaves_nothing_in_the_tree() {
+    let scope = CancelScope::new().name("outside of all").deadline(Instant::now() + 3600 * S);
+    let mut run = pin!(scope.run(pending::<()>()));
+    let words = panic_of(|| run.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    assert!(words.contains("a deadline needs a Tokio runtime"), "{words}");
+    assert!(!testudo::dump().to_string().contains("outside of all"));
+}
