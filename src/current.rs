@@ -84,6 +84,11 @@ impl<'a> Enter<'a> {
         swap(slot);
         Self(slot)
     }
+
+    /// What was current before: whatever is around the frame.
+    pub(crate) fn outer(&self) -> Option<&Current> {
+        self.0.as_ref()
+    }
 }
 
 impl Drop for Enter<'_> {

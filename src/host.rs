@@ -20,6 +20,7 @@ use crate::trace;
 pub(crate) type Node = nodes::Node<Host>;
 pub(crate) type Frame = frames::Frame<Host>;
 pub(crate) type Hold = frames::Hold<Host>;
+type Crowd = nodes::Crowd<Host>;
 
 /// What a tree needs of its runtime. One for each runtime, made when the first future of ours is polled on it, or by a runner.
 #[derive(Debug)]
@@ -189,10 +190,23 @@ pub(crate) fn report(node: &Node, event: Event) {
     }
 }
 
+/// So many tasks are woken by whoever cancels them. More are left to a task of the runtime, so that a cancel returns when all flags
+/// stand, however many it reaches.
+const CROWD_MAX: usize = 1024;
+
 /// Cancels a node, and says so to `tracing`.
 pub(crate) fn cancel(node: &Arc<Node>, cause: Cause) -> bool {
     trace::cancelled(node, &cause);
-    node.cancel(cause)
+    node.cancel_and(cause, |crowd| match node.host() {
+        Some(host) if crowd.tasks() > CROWD_MAX => host.spawn(wake(crowd)),
+        Some(_) | None => drop(crowd),
+    })
+}
+
+async fn wake(mut crowd: Crowd) {
+    while crowd.wake_some() {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Locks a mutex whose content is changed by code that can not panic half-way.

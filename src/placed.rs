@@ -88,18 +88,18 @@ impl<F> Placed<F> {
 impl<F: Future> Placed<F> {
     /// Polls the future in its place. After the end it stays pending.
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let mut entered = false;
         if let Place::Planned(plan) = self.as_mut().project().place {
             if !plan.begin() {
                 return self.poll_first(cx);
             }
             self.as_mut().enter(current::frame().as_ref());
+            entered = true;
         }
         let this = self.project();
         let Place::Made(branch) = this.place else { return Poll::Pending };
-        if let Some(frame) = this.region.frame() {
-            branch.follow(frame);
-        }
-        let Poll::Ready(end) = this.region.poll(cx) else { return branch.stay(cx) };
+        let poll = if entered { this.region.poll_entered(branch, cx) } else { this.region.poll_at(branch, cx) };
+        let Poll::Ready(end) = poll else { return Poll::Pending };
         branch.leave();
         *this.place = Place::Gone;
         Poll::Ready(end)

@@ -16,6 +16,7 @@ use crate::current::{self, Current, Draft, Enter, EnterPlanned};
 use crate::host::Frame;
 use crate::plan::Sketch;
 use crate::rest::{Rest, collect, hand_on};
+use crate::seat::Branch;
 
 pin_project! {
     /// A future together with the frame that it is.
@@ -213,6 +214,48 @@ impl<F: Future> Region<F> {
         poll
     }
 
+    /// Polls the future in its place, `branch`, which follows it if it has moved, and holds what is around it while it stays pending.
+    pub(crate) fn poll_at(mut self: Pin<&mut Self>, branch: &mut Branch, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        if let Some(poll) = self.as_mut().poll_again(branch, cx) {
+            return poll;
+        }
+        if let Some(frame) = self.frame() {
+            branch.follow(frame);
+        }
+        self.poll_entered(branch, cx)
+    }
+
+    /// The same right after it has entered or followed.
+    pub(crate) fn poll_entered(
+        self: Pin<&mut Self>,
+        branch: &mut Branch,
+        cx: &mut Context<'_>,
+    ) -> Poll<End<F::Output>> {
+        let poll = self.poll(cx);
+        if poll.is_pending() { branch.stay(cx) } else { poll }
+    }
+
+    /// The poll of a region that is where it was, is polled with the waker that it had, and is not cancelled: it has nothing to do but
+    /// the step into its frame and back. None if that is not so.
+    fn poll_again(self: Pin<&mut Self>, branch: &Branch, cx: &mut Context<'_>) -> Option<Poll<End<F::Output>>> {
+        let this = self.project();
+        let Entry { slot, armed, saw_cancel, rests, .. } = &mut *this.entry;
+        let is_as_before = *armed && !*saw_cancel && !branch.node.is_cancelled();
+        if !is_as_before || slot.as_ref()?.polled_by != WakerId::of(cx.waker()) {
+            return None;
+        }
+        let inside = Enter::new(slot);
+        if !branch.is_fresh(inside.outer()?, cx.waker()) {
+            return None;
+        }
+        let poll = poll_future(this.fut, rests, cx);
+        drop(inside);
+        if poll.is_pending() {
+            this.entry.arm(cx.waker());
+        }
+        Some(poll)
+    }
+
     /// The first poll of a region whose place is only planned.
     pub(crate) fn poll_planned(
         self: Pin<&mut Self>,
@@ -295,13 +338,16 @@ impl<F: Future> Region<F> {
 impl Entry {
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
     fn arm(&mut self, waker: &Waker) {
-        let Some(frame) = self.slot.as_ref().and_then(Current::frame) else { return };
+        let Some(current) = &mut self.slot else { return };
+        let Some(frame) = current.frame() else { return };
         if self.armed && frame.is_armed() {
             return;
         }
         frame.arm(waker);
+        let is_cancelled = frame.is_cancelled();
+        current.polled_by = WakerId::of(waker);
         self.armed = true;
-        if frame.is_cancelled() != self.saw_cancel {
+        if is_cancelled != self.saw_cancel {
             waker.wake_by_ref();
         }
     }

@@ -1,13 +1,13 @@
 //! The place of a future of ours in the tree: under which frame it is polled, and what it holds there.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::Kind;
-use crate::current;
+use crate::current::{self, Current};
 use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
 use crate::nursery::Ticket;
@@ -32,10 +32,7 @@ impl Seat {
 
     /// The future stays pending: it holds the frame in which it was polled.
     pub(crate) fn stay(&mut self, cx: &Context<'_>) {
-        let fresh = current::with(|current| {
-            current.is_some_and(|(frame, current)| self.hold.is_fresh(frame, current.polled_by, cx.waker()))
-        });
-        if fresh {
+        if current::with(|current| current.is_some_and(|(_, current)| self.is_fresh(current, cx.waker()))) {
             return;
         }
         // What the hold gives up may be a waker that looks at the current frame when it is dropped: not inside `with`.
@@ -43,6 +40,11 @@ impl Seat {
             Some((frame, polled_by)) => self.hold.renew(&frame, polled_by, cx.waker()),
             None => self.hold.release(),
         }
+    }
+
+    /// True if [`stay`](Self::stay) inside of `outer` has nothing to do.
+    fn is_fresh(&self, outer: &Current, waker: &Waker) -> bool {
+        outer.frame().is_some_and(|frame| self.hold.is_fresh(frame, outer.polled_by, waker))
     }
 
     /// The future has ended, or its unwinding goes on outside.
@@ -163,6 +165,12 @@ impl Branch {
         }
         self.settled = true;
         self.seat.leave();
+    }
+
+    /// True if the future is polled where it was last, with the same waker: [`follow`](Self::follow) and [`stay`](Self::stay) have
+    /// nothing to do.
+    pub(crate) fn is_fresh(&self, outer: &Current, waker: &Waker) -> bool {
+        !self.settled && self.seat.is_fresh(outer, waker)
     }
 
     /// Ends the poll of a future whose region is still alive.

@@ -51,16 +51,17 @@ enum Under<H> {
 struct State {
     waker: Option<Waker>,
     /// Wakers of those holds that are not woken by the frame's own (a branch inside `FuturesUnordered`).
-    foreign: Slab<Foreign>,
-    holds: usize,
-    polled: usize,
+    /// Boxed, because few have any.
+    foreign: Option<Box<Slab<Foreign>>>,
+    holds: u32,
+    polled: u32,
     /// True once every hold was woken by the judge and none has been polled since.
     probed: bool,
     /// How often in a row a hold was polled for the judge's wake, and left a wake behind: one more poll comes of that wake alone
     /// (`FuturesUnordered` wakes itself after each full round), and proves nothing.
     answers: u8,
     /// Polls in a row that ended with a wake outstanding and no hold polled.
-    restless: usize,
+    restless: u32,
 }
 
 /// The waker of a hold that has one of its own.
@@ -72,7 +73,7 @@ struct Foreign {
 
 /// After so many polls in a row that wake themselves and poll no hold, a hold counts as stale all the same: a branch that spins
 /// for ever must not keep a cancelled frame alive beside a future that nobody polls.
-const RESTLESS_MAX: usize = 10_000;
+const RESTLESS_MAX: u32 = 10_000;
 
 /// After so many answers, with no wake from elsewhere in between, a hold counts as polled. One is not enough: the poll that comes of
 /// its wake may be the one in which the code turns away from the hold, for what had happened before; and then nothing wakes the
@@ -228,7 +229,7 @@ impl<H> Frame<H> {
         let mut state = self.state.lock();
         state.polled = 0;
         if first {
-            state.foreign.iter_mut().for_each(|(_, foreign)| foreign.told = false);
+            state.foreign().for_each(|foreign| foreign.told = false);
         }
         let next = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
         self.epoch.store(next, Ordering::Relaxed);
@@ -318,9 +319,19 @@ impl<H> Frame<H> {
 }
 
 impl State {
+    fn foreign(&mut self) -> impl Iterator<Item = &mut Foreign> {
+        self.foreign.iter_mut().flat_map(|foreign| foreign.iter_mut()).map(|(_, foreign)| foreign)
+    }
+
+    /// Takes the waker of a hold out, to be dropped when no lock is held.
+    fn remove(&mut self, foreign: Option<(usize, WakerId)>) -> Option<Foreign> {
+        let (key, _) = foreign?;
+        Some(self.foreign.as_mut()?.remove(key))
+    }
+
     /// Takes note that some holds with wakers of their own are told, and gives those wakers.
     fn wakers(&mut self, whose: impl Fn(&Foreign) -> bool) -> Vec<Waker> {
-        let chosen = self.foreign.iter_mut().map(|(_, foreign)| foreign).filter(|foreign| whose(foreign));
+        let chosen = self.foreign().filter(|foreign| whose(foreign));
         chosen
             .map(|foreign| {
                 foreign.told = true;
@@ -404,14 +415,14 @@ impl<H> Hold<H> {
     fn enter(&mut self, frame: &Arc<Frame<H>>, foreign: Option<(WakerId, Waker)>, epoch: usize) {
         let mut state = frame.lock();
         let new = self.frame.is_none();
-        state.holds += usize::from(new);
+        state.holds += u32::from(new);
         if epoch != 0 && (new || self.epoch != epoch) {
             state.polled += 1;
         }
-        let old = self.foreign.take().map(|(key, _)| state.foreign.remove(key));
+        let old = state.remove(self.foreign.take());
         self.foreign = foreign.map(|(id, waker)| {
             let told = epoch != 0;
-            (state.foreign.insert(Foreign { waker, told }), id)
+            (state.foreign.get_or_insert_default().insert(Foreign { waker, told }), id)
         });
         drop(state);
         drop(old);
@@ -430,7 +441,7 @@ impl<H> Hold<H> {
         if self.epoch != 0 && self.epoch == frame.epoch.load(Ordering::Relaxed) {
             state.polled -= 1;
         }
-        let waker = self.foreign.take().map(|(key, _)| state.foreign.remove(key));
+        let waker = state.remove(self.foreign.take());
         drop(state);
         drop(waker);
         self.epoch = 0;

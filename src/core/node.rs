@@ -1,10 +1,12 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod crowd;
 mod exposed;
 mod info;
 mod latch;
 mod links;
 
+pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 
 use std::task::Waker;
@@ -190,15 +192,20 @@ impl<H> Node<H> {
 
     /// Requests the cancel of everything inside. False if that had been done before; the cause is kept all the same.
     pub(crate) fn cancel(self: &Arc<Self>, cause: Cause) -> bool {
-        self.request(cause, 0)
+        self.cancel_and(cause, drop)
+    }
+
+    /// The same, but it is left to `wake` when those that wait are woken: all flags stand by then.
+    pub(crate) fn cancel_and(self: &Arc<Self>, cause: Cause, wake: impl FnOnce(Crowd<H>)) -> bool {
+        self.request(cause, 0, wake)
     }
 
     /// The same with force: no shield inside holds.
     pub(crate) fn pierce(self: &Arc<Self>, cause: Cause) -> bool {
-        self.request(cause, PIERCED)
+        self.request(cause, PIERCED, drop)
     }
 
-    fn request(self: &Arc<Self>, cause: Cause, force: usize) -> bool {
+    fn request(self: &Arc<Self>, cause: Cause, force: usize, wake: impl FnOnce(Crowd<H>)) -> bool {
         let mut tree = self.tree.lock();
         tree.causes.push(cause);
         let first = !self.is_requested();
@@ -206,22 +213,23 @@ impl<H> Node<H> {
         self.put(REQUESTED | CANCELLED, true);
         drop(tree);
         if changed {
-            self.spread(force);
+            wake(self.spread(force));
         }
         first
     }
 
-    /// Visits everything below after a change of this node, then wakes whoever has to look again. O(nodes) until all flags
+    /// Visits everything below after a change of this node, and gives back whoever has to look again. O(nodes) until all flags
     /// stand, and no more than one lock pair is held at a time.
-    fn spread(self: &Arc<Self>, force: usize) {
-        let (mut woken, mut held_off) = (vec![Arc::clone(self)], Vec::new());
+    fn spread(self: &Arc<Self>, force: usize) -> Crowd<H> {
+        let (mut crowd, mut held_off) = (Crowd::of(self), Vec::new());
         let mut stack = vec![Arc::clone(self)];
         while let Some(node) = stack.pop() {
             let tree = node.tree.lock();
+            crowd.count(tree.tasks.len());
             for (_, child) in &tree.children {
                 let look = child.recompute(&node, &tree, force);
                 if look != Look::Same {
-                    woken.push(Arc::clone(child));
+                    crowd.push(child);
                 }
                 match look {
                     Look::Changed => stack.push(Arc::clone(child)),
@@ -230,13 +238,12 @@ impl<H> Node<H> {
                 }
             }
         }
-        // A child's frames before its parent's: unwinding begins at the innermost.
-        woken.iter().rev().for_each(|node| node.wake_all());
         for node in held_off {
             if let Some(hook) = node.on_held_off.get() {
                 (hook.begin)(&node, hook.budget);
             }
         }
+        crowd
     }
 
     /// Invariant 1. The caller holds the lock of `parent`; if this node has moved away from there, somebody else computes it.
@@ -291,7 +298,7 @@ impl<H> Node<H> {
             }
             break;
         }
-        self.spread(0);
+        drop(self.spread(0));
     }
 
     /// The cause that won, if this node is cancelled.
@@ -354,28 +361,6 @@ impl<H> Node<H> {
         drop(waker);
     }
 
-    /// Wakes every frame and listener, in the order in which they came (that of allocation, which the heap likes), in batches.
-    fn wake_all(&self) {
-        const BATCH: usize = 64;
-        let (mut next, mut wakers) = (0, Vec::new());
-        loop {
-            let mut tree = self.tree.lock();
-            if next == 0 {
-                wakers.extend(tree.listeners.iter_mut().filter_map(|(_, waker)| waker.take()));
-                wakers.extend(tree.region.iter().filter_map(|frame| frame.take_waker()));
-            }
-            let end = tree.tasks.capacity().min(next + BATCH);
-            wakers.extend((next..end).filter_map(|key| tree.tasks.get(key)?.take_waker()));
-            let done = end >= tree.tasks.capacity();
-            drop(tree);
-            wakers.drain(..).for_each(Waker::wake);
-            if done {
-                return;
-            }
-            next = end;
-        }
-    }
-
     /// What is inside: the nodes and the frames, in the order in which they came.
     pub(crate) fn inside(&self) -> (Vec<Arc<Self>>, Vec<Arc<Frame<H>>>) {
         let tree = self.tree.lock();
@@ -404,20 +389,21 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 }
 
 impl<H> Tree<H> {
-    /// Takes the references outwards.
-    fn let_go(&mut self) -> [Option<Arc<Node<H>>>; 3] {
-        [self.left.take(), self.parent.take().map(|(node, _)| node), self.outside.take().map(|(node, _)| node)]
+    /// Lets the references outwards go; gives those nodes to which one was the last.
+    fn let_go(&mut self, last: &mut Vec<Node<H>>) {
+        last.extend(self.left.take().and_then(Arc::into_inner));
+        last.extend(self.parent.take().and_then(|(node, _)| Arc::into_inner(node)));
+        last.extend(self.outside.take().and_then(|(node, _)| Arc::into_inner(node)));
     }
 }
 
 /// The last reference to a node may hold the last one to what was around it, and so on outwards: not by recursion.
 impl<H> Drop for Node<H> {
     fn drop(&mut self) {
-        let mut rest: Vec<_> = self.tree.get_mut().let_go().into_iter().flatten().collect();
-        while let Some(node) = rest.pop() {
-            if let Some(mut node) = Arc::into_inner(node) {
-                rest.extend(node.tree.get_mut().let_go().into_iter().flatten());
-            }
+        let mut last = Vec::new();
+        self.tree.get_mut().let_go(&mut last);
+        while let Some(mut node) = last.pop() {
+            node.tree.get_mut().let_go(&mut last);
         }
     }
 }

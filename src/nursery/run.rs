@@ -226,15 +226,20 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let inner = this.inner;
-        match inner.stage {
-            Stage::Fresh => this.region.as_mut().enter(inner.enter()),
-            Stage::Body | Stage::Joining => inner.follow(this.region.frame()),
+        let body = match inner.stage {
+            Stage::Fresh => {
+                this.region.as_mut().enter(inner.enter());
+                this.region.poll_entered(&mut inner.branch, cx)
+            }
+            Stage::Body => this.region.poll_at(&mut inner.branch, cx),
+            Stage::Joining => {
+                inner.follow(this.region.frame());
+                return inner.poll_join(cx);
+            }
             Stage::Over => return Poll::Pending,
-        }
-        if inner.stage == Stage::Body {
-            let Poll::Ready(end) = this.region.poll(cx) else { return inner.branch.stay(cx) };
-            inner.end_body(end);
-        }
+        };
+        let Poll::Ready(end) = body else { return Poll::Pending };
+        inner.end_body(end);
         inner.poll_join(cx)
     }
 }

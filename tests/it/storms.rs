@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use testudo::{nursery, nursery_local};
 use tokio::sync::oneshot;
@@ -39,6 +42,37 @@ async fn a_cancel_ends_children_in_the_order_of_their_spawning() {
     });
     run.await.unwrap();
     assert_eq!(*seen.lock().unwrap(), (0..N).collect::<Vec<_>>());
+}
+
+/// Whoever cancels a crowd does not pay for waking it: the flags stand at once, and the runtime wakes.
+#[testudo::test(start_paused = true)]
+async fn a_cancel_of_a_crowd_is_seen_at_once_and_wakes_all_of_it() {
+    const N: usize = 5000;
+    let woken = Arc::new(AtomicUsize::new(0));
+    let by_cancel = Arc::clone(&woken);
+    let run = nursery(|n| async move {
+        for _ in 0..N {
+            n.spawn(count_wakes(Arc::clone(&woken)));
+        }
+        while woken.load(Relaxed) < N {
+            yield_now().await;
+        }
+        woken.store(0, Relaxed);
+        n.cancel("enough");
+        assert!(n.scope().is_cancelled());
+        assert_eq!(woken.load(Relaxed), 0, "left to the runtime");
+    });
+    run.await.unwrap();
+    assert_eq!(by_cancel.load(Relaxed), N);
+}
+
+/// Waits for ever, and counts how often it is polled.
+async fn count_wakes(polls: Arc<AtomicUsize>) {
+    poll_fn(|_| {
+        polls.fetch_add(1, Relaxed);
+        Poll::<()>::Pending
+    })
+    .await;
 }
 
 /// Once Tokio's coop budget is used up, everything that is polled in the same turn is pending and says nothing of it.

@@ -12,7 +12,7 @@ impl<H> Node<H> {
         let look = self.recompute(outside, &outside_tree, 0);
         drop(outside_tree);
         if look != Look::Same {
-            self.spread(0);
+            drop(self.spread(0));
         }
     }
 

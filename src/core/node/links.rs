@@ -33,22 +33,22 @@ impl<H> Node<H> {
         let look = self.recompute_locked(&mut tree, &parent_tree, 0);
         drop(tree);
         drop(parent_tree);
-        Self::forget(old);
+        Self::forget(old.0);
+        Self::forget(old.1);
         look
     }
 
-    /// Takes a node out of the lists of those that were its parents.
-    fn forget((parent, outside): (Link<H>, Link<H>)) {
-        for (node, key) in [parent, outside].into_iter().flatten() {
-            let child = node.tree.lock().children.try_remove(key);
-            drop(child);
-        }
+    /// Takes a node out of the list of one that was its parent.
+    fn forget(link: Link<H>) {
+        let Some((parent, key)) = link else { return };
+        let child = parent.tree.lock().children.try_remove(key);
+        drop(child);
     }
 
     /// Links a node that was not linked yet, together with the frame of its region.
     pub(crate) fn enter(self: &Arc<Self>, parent: &Arc<Self>, region: &Arc<Frame<H>>) {
         if self.link(parent, None, Some(region)) != Look::Same {
-            self.spread(0);
+            drop(self.spread(0));
         }
     }
 
@@ -70,7 +70,7 @@ impl<H> Node<H> {
 
     fn move_to(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) {
         if self.link(parent, from, None) != Look::Same {
-            self.spread(0);
+            drop(self.spread(0));
         }
     }
 
@@ -97,7 +97,8 @@ impl<H> Node<H> {
         let region = tree.region.take();
         drop(tree);
         drop(region);
-        Self::forget(old);
+        Self::forget(old.0);
+        Self::forget(old.1);
     }
 
     fn give_up_children(self: &Arc<Self>) {
