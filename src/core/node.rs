@@ -391,9 +391,14 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 impl<H> Tree<H> {
     /// Lets the references outwards go; gives those nodes to which one was the last.
     fn let_go(&mut self, last: &mut Vec<Node<H>>) {
-        last.extend(self.left.take().and_then(Arc::into_inner));
-        last.extend(self.parent.take().and_then(|(node, _)| Arc::into_inner(node)));
-        last.extend(self.outside.take().and_then(|(node, _)| Arc::into_inner(node)));
+        let outside = self.outside.take().map(|(node, _)| node);
+        let parent = self.parent.take().map(|(node, _)| node);
+        for node in [self.left.take(), parent, outside] {
+            // By hand: an `Option` of a node is large, and is moved even if it is none.
+            if let Some(Some(node)) = node.map(Arc::into_inner) {
+                last.push(node);
+            }
+        }
     }
 }
 
