@@ -99,6 +99,17 @@ pub enum Event {
         why: Arc<str>,
         /// Those who take part are waited for before everything that is not shielded is cancelled.
         graceful: bool,
+        /// What was alive then. The text has no room for it.
+        dump: Dump,
+    },
+    /// Those who take part in the graceful phase are not waited for any more: what is not shielded is cancelled next.
+    Unfinished {
+        /// Who asked once more; none if the time for it is up.
+        why: Option<Arc<str>>,
+        /// What was alive then, by name.
+        whom: Vec<Subject>,
+        /// The same in its tree.
+        dump: Dump,
     },
     /// The run was told to stop once more, and this is what it still waits for.
     Waiting {
@@ -142,16 +153,24 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Warning(what) => write!(f, "warning: {what}"),
-            Self::Stopping { why, graceful: true } => {
+            Self::Stopping { why, graceful: true, .. } => {
                 write!(
                     f,
                     "stopping ({why}): who takes part finishes what it has; once more cancels what is not shielded"
                 )
             }
-            Self::Stopping { why, graceful: false } => write!(
+            Self::Stopping { why, graceful: false, .. } => write!(
                 f,
                 "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
             ),
+            Self::Unfinished { why, whom, dump } => {
+                let (why, next) = match why {
+                    Some(why) => (&**why, "ends the process at once"),
+                    None => ("its time is up", "says what is being waited for"),
+                };
+                write!(f, "the graceful phase is cut short ({why}): everything that is not shielded is cancelled; ")?;
+                write!(f, "once more {next}; it waited for {}\nin this tree:\n{dump}", Count(whom))
+            }
             Self::Dump(dump) => write!(f, "this is alive:\n{dump}"),
             Self::Waiting { whom, dump } => {
                 write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;

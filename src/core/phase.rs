@@ -133,6 +133,8 @@ pub(crate) enum Action {
     CutShields,
     /// Say what is being waited for.
     Say,
+    /// Say who has not finished yet, because what is not shielded is cancelled next.
+    SayUnfinished,
     /// End the process.
     Force(Force),
 }
@@ -233,6 +235,7 @@ impl Machine {
             Rung::None => self.begin(takers, actions),
             Rung::Graceful if self.phase < Phase::Cancelling => {
                 self.rung = Rung::Cancel;
+                actions.push(Action::SayUnfinished);
                 self.enter(Phase::Cancelling, actions);
             }
             Rung::Graceful => {
@@ -251,7 +254,10 @@ impl Machine {
     fn elapsed(&mut self, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Draining => (self.open.delay, self.open.hooks) = (false, false),
-            Phase::InFlight => self.open.graceful = false,
+            Phase::InFlight => {
+                self.open.graceful = false;
+                actions.push(Action::SayUnfinished);
+            }
             Phase::Shielded => {
                 actions.push(Action::CutShields);
                 self.enter(Phase::Finalizing, actions);

@@ -209,7 +209,8 @@ impl Shutdown {
                 Action::Begin => self.begin(run),
                 Action::Enter(phase) => self.enter(run, phase),
                 Action::CutShields => cut_shields(&run.root),
-                Action::Say => aside::report(&run.root, waiting(&run.root)),
+                Action::Say => aside::report(&run.root, waiting),
+                Action::SayUnfinished => aside::report(&run.root, move |root| unfinished(root, signal)),
                 Action::Force(Force::Press) => watchdog::end_now(run, Force::Press, signal),
                 Action::Force(Force::Budget) => self.out_of_time(run),
             }
@@ -230,10 +231,12 @@ impl Shutdown {
             let (root, cause) = (Arc::clone(&run.root), reason.cause());
             aside(move || registry::inside(&root, || (hook.0)(&cause)));
         }
-        aside::report(
-            &run.root,
-            Event::Stopping { why: reason.to_string().into(), graceful: self.asked_phase() < Phase::Cancelling },
-        );
+        let graceful = self.asked_phase() < Phase::Cancelling;
+        aside::report(&run.root, move |root| Event::Stopping {
+            why: reason.to_string().into(),
+            graceful,
+            dump: dump_of(root),
+        });
     }
 
     /// The phase that the machine is in, which those who wait may not have seen yet.
@@ -274,7 +277,7 @@ impl Shutdown {
     /// All time is up: shields and finalizers are cut off. What does not even then let go is left to the watchdog.
     fn out_of_time(self: &Arc<Self>, run: &Run) {
         self.forced.get_or_init(|| Force::Budget);
-        aside::report(&run.root, watchdog::forced(&run.root, Force::Budget, None));
+        aside::report(&run.root, |root| watchdog::forced(root, Force::Budget, None));
         run.root.pierce(Cause::new(CauseKind::Budget));
     }
 
@@ -311,6 +314,12 @@ impl Shutdown {
 /// What is to be said on the second press.
 fn waiting(root: &Arc<Node>) -> Event {
     Event::Waiting { whom: registry::alive(root), dump: dump_of(root) }
+}
+
+/// What is to be said when those who take part are not waited for any more.
+fn unfinished(root: &Arc<Node>, signal: Option<Signal>) -> Event {
+    let why = signal.map(|signal| signal.to_string().into());
+    Event::Unfinished { why, whom: registry::alive(root), dump: dump_of(root) }
 }
 
 struct Over(Arc<Shutdown>);

@@ -28,7 +28,7 @@ pub(super) fn watch(shutdown: &Arc<Shutdown>) {
 /// Says what is cut off, and ends the process; but not that of a test.
 #[expect(clippy::disallowed_methods, reason = "force means exactly this")]
 pub(super) fn end_now(run: &Run, why: Force, signal: Option<Signal>) {
-    aside::report(&run.root, forced(&run.root, why, signal));
+    aside::report(&run.root, move |root| forced(root, why, signal));
     if !run.is_test {
         std::process::exit(exit::forced(why, signal).into());
     }
