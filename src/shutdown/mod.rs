@@ -29,6 +29,7 @@ mod watchdog;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Wake, Waker};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 pub use self::asked::{Participant, Readiness, ready, shutdown_requested, take_part};
@@ -147,7 +148,17 @@ impl Shutdown {
                 return;
             }
         }
-        drop(self.ask(reason, false, Happened::Request));
+        let shutdown = Arc::clone(self);
+        let ask = move || drop(shutdown.ask(reason, false, Happened::Request));
+        // What a worker wakes last, no other worker takes from it: if it blocks after this call, that would never hear of the stop.
+        let is_worker = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        match self.run.get() {
+            Some(run) if is_worker => {
+                let root = Arc::clone(&run.root);
+                aside(move || registry::inside(&root, ask));
+            }
+            Some(_) | None => ask(),
+        }
     }
 
     /// One more press, or code that asks for the next rung. Gives what it has led to.
@@ -253,6 +264,7 @@ impl Shutdown {
             return;
         }
         self.ready.send_replace(false);
+        self.clock.enter(phase);
         self.story.note_phase(phase);
         crate::trace::phase(phase);
         match phase {
