@@ -39,6 +39,20 @@ impl Subject {
         Self::new(what, &node.info, node.info.name.get().cloned())
     }
 
+    /// A shield without a name goes by that of the task that it is in.
+    pub(crate) fn of_shield(node: &Arc<Node>) -> Self {
+        let own = Self::of_node(node);
+        let around = std::iter::successors(node.parent(), |node| node.parent());
+        let task = around.filter(|node| node.info.kind == Kind::Task).find_map(|node| {
+            let (_, frames) = node.inside();
+            frames.iter().find_map(|frame| frame.task().map(TaskInfo::name))
+        });
+        match (&own.name, task) {
+            (None, Some(task)) => Self { what: "shield in task", name: Some(task), ..own },
+            (Some(_), _) | (None, None) => own,
+        }
+    }
+
     pub(crate) fn of_task(task: &TaskInfo) -> Self {
         let what = match (task.traits.blocking, task.traits.daemon) {
             (true, _) => "blocking task (can not be cancelled)",
@@ -52,8 +66,9 @@ impl Subject {
         Self { what, name, place: info.place, age: clock::age(info.born) }
     }
 
-    pub(crate) fn named(self, name: &Arc<str>) -> Self {
-        Self { name: Some(Arc::clone(name)), ..self }
+    /// The child of that name of a nursery, at the place of that.
+    pub(crate) fn child_of(nursery: &Node, name: &Arc<str>) -> Self {
+        Self { what: "child", name: Some(Arc::clone(name)), ..Self::of_node(nursery) }
     }
 
     /// Returns the kind of thing: "task", "shield", "rescued shield" and so on.

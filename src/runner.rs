@@ -346,9 +346,11 @@ impl Runner {
     ///
     /// Until the process has ended, signals are taken and have no effect.
     ///
+    /// A `TESTUDO_BUDGET` that can not be read is an error as well: main does not run, and the status is 1.
+    ///
     /// # Panics
     ///
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), but for the budget.
     #[track_caller]
     pub fn run_and_exit<F>(self, main: F) -> ExitCode
     where
@@ -356,6 +358,11 @@ impl Runner {
         F::Output: TaskOutput,
         <F::Output as TaskOutput>::Error: fmt::Debug,
     {
+        if let Err(error) = Budget::new(self.config, &env) {
+            // It is not the program that is wrong, but who has started it.
+            say_error(&error);
+            return ExitCode::FAILURE;
+        }
         let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
         let (finished, subscription) = self.run_with(main, Location::caller());
         // A signal that was sent twice, and arrives now, must not change the status.
@@ -381,14 +388,13 @@ impl Runner {
             "`run` was called inside of a Tokio runtime, perhaps inside of another run: \
              there is one run a thread; `.await` the future here, or open a `nursery`"
         );
-        let env = |name: &str| std::env::var(name).ok();
         let (budget, faults) = Budget::new(self.config, &env).unwrap_or_else(|error| panic!("{error}"));
         let runtime = self.build();
         let shutdown = Arc::clone(&self.shutdown);
         let over = shutdown.over_at_drop();
         let reporter = self.reporter.clone().unwrap_or_else(|| Some(Reporter::standard()));
         let host = Host::of_run(runtime.handle().clone(), self.config.shield, reporter, Arc::clone(&shutdown));
-        let root = host::install(runtime.handle(), host::new_root(host));
+        let root = host::install(runtime.handle(), host::new_root_at(host, place));
         faults.into_iter().for_each(|fault| host::report(&root, Event::Warning(fault.into())));
         let (shield_main, wait_for_tasks) = (self.shield_main, self.wait_for_tasks);
         let (subscription, at_end) = self.begin(&root, budget);
@@ -492,14 +498,23 @@ async fn drain_root(root: &Arc<Node>) {
 /// Prints the error of main.
 fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
     let text = match outcome {
-        Outcome::Err(error) => format!("Error: {error:?}\n"),
+        Outcome::Err(error) => format!("{error:?}"),
         Outcome::Cancelled(cause) if MainEnd::of(outcome) == MainEnd::Cancelled => {
-            format!("Error: main was cut off: {cause}\n")
+            format!("main was cut off: {cause}")
         }
         Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Panicked(_) | Outcome::Lost => return,
     };
+    say_error(&text);
+}
+
+fn say_error(text: &str) {
     // A closed stderr is no reason to fail: there is nobody to tell.
-    std::io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
+    std::io::stderr().lock().write_all(format!("Error: {text}\n").as_bytes()).unwrap_or_default();
+}
+
+/// Reads one variable of the environment.
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// A run hears signals as long as this lives.

@@ -288,6 +288,21 @@ fn l46_a_finalizer_that_never_ends_is_cut_off_when_all_is_used_up() {
 }
 
 #[test]
+fn a_shield_without_a_name_that_is_cut_off_is_named_by_its_task() {
+    let (finished, _) = run(quiet().budget(20 * S), async {
+        let n = root_nursery::<String>();
+        n.task().name("payment").spawn(async { shield(pending::<()>()).await });
+        n.task().name("invoice").spawn(async { shield(pending::<()>()).budget(S).await });
+        tokio::task::yield_now().await;
+        shutdown("enough");
+        pending::<()>().await;
+    });
+    let said: Vec<String> = finished.report.events().iter().map(ToString::to_string).collect();
+    assert!(said[0].starts_with("shield in task `invoice` (tests/it/shutdown.rs:"), "{said:?}");
+    assert!(said[1].starts_with("shield in task `payment` (tests/it/shutdown.rs:"), "{said:?}");
+}
+
+#[test]
 fn l46_all_phases_together_stay_in_the_budget() {
     let runner = quiet().budget(10 * S).drain_delay(3 * S).graceful_budget(30 * S);
     let (finished, took) = run(runner, async {
@@ -588,6 +603,7 @@ fn a_dump_shows_each_thing_inside_what_it_is_inside_of() {
                 found.unwrap_or_else(|| panic!("no {what}: {lines:#?}"))
             };
             let depth = |what: &str| lines[at(what)].len() - lines[at(what)].trim_start().len();
+            assert!(lines[0].starts_with("root at tests/it/shutdown.rs:"), "{lines:#?}");
             assert!(at("root") < at("task main") && depth("task main") == 2, "{lines:#?}");
             assert!(depth("nursery shop") > 2 && depth("task leaf") == depth("nursery shop") + 2, "{lines:#?}");
             assert_eq!(depth("shield write"), depth("task leaf") + 2, "{lines:#?}");

@@ -305,7 +305,7 @@ fn the_environment_sets_the_budget() {
 #[test]
 fn a_budget_that_nobody_can_read_is_said_at_once() {
     let end = Proc::scene_with("stop_shield", &[("TESTUDO_BUDGET", "soon")]).exit();
-    end.code(101).said("TESTUDO_BUDGET is `soon`").said("`28s`");
+    end.code(1).said("Error: TESTUDO_BUDGET is `soon`").said("`28s`").did_not_say("panicked");
 }
 
 #[test]
