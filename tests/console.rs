@@ -23,7 +23,9 @@ fn actor() {
         }),
         "is_wedged" => runner.current_thread().budget(Duration::from_secs(1)).run_and_exit(async {
             say("ready");
-            thread::sleep(Duration::from_secs(3600));
+            loop {
+                thread::park();
+            }
         }),
         other => panic!("no scene {other}"),
     };

@@ -89,6 +89,11 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// As [`new`](Self::new), with the environment of the process.
+    pub(crate) fn read(config: Config) -> Result<(Self, Vec<String>), String> {
+        Self::new(config, &|name| std::env::var(name).ok())
+    }
+
     /// The budget, and what does not fit in it or in what the platform gives.
     ///
     /// # Errors

@@ -298,8 +298,8 @@ fn a_shield_without_a_name_that_is_cut_off_is_named_by_its_task() {
         pending::<()>().await;
     });
     let said: Vec<String> = finished.report.events().iter().map(ToString::to_string).collect();
-    assert!(said[0].starts_with("shield in task `invoice` (tests/it/shutdown.rs:"), "{said:?}");
-    assert!(said[1].starts_with("shield in task `payment` (tests/it/shutdown.rs:"), "{said:?}");
+    assert!(said[1].starts_with("shield in task `invoice` (tests/it/shutdown.rs:"), "{said:?}");
+    assert!(said[2].starts_with("shield in task `payment` (tests/it/shutdown.rs:"), "{said:?}");
 }
 
 #[test]
