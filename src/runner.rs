@@ -409,6 +409,7 @@ impl Runner {
         }
         runtime.shutdown_timeout(TEARDOWN);
         drop(over);
+        shutdown.make_way_for_force();
         let report = Report { stop: shutdown.story(), ..registry::report_of(&root, Vec::new()) };
         say_end(&root, &report);
         (Finished { outcome, report }, subscription)

@@ -170,11 +170,18 @@ pub(crate) struct Machine {
     flushed: bool,
     /// All time is up: said once.
     forced: bool,
+    /// The process is being ended by a press. Never taken back.
+    ends: bool,
 }
 
 impl Machine {
     pub(crate) fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// True once a press ends the process.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends
     }
 
     /// True once somebody has asked for a stop; main's own end is none.
@@ -248,6 +255,7 @@ impl Machine {
 
     fn force(&mut self, why: Force, actions: &mut Vec<Action>) {
         self.rung = Rung::Force;
+        self.ends |= why == Force::Press;
         actions.push(Action::Force(why));
     }
 

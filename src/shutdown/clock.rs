@@ -32,6 +32,8 @@ pub(crate) struct Clock {
 struct Watched {
     /// The run has: nobody needs the last rung any more.
     ended: bool,
+    /// The last rung ends the process, because the run has not ended in time. Never taken back.
+    overdue: bool,
     phase: Phase,
     /// When that was entered, from the request on, by the clock on the wall.
     entered: Duration,
@@ -102,6 +104,11 @@ impl Clock {
         self.has_changed.notify_all();
     }
 
+    /// True once the last rung ends the process.
+    pub(super) fn is_overdue(&self) -> bool {
+        lock(&self.watched).overdue
+    }
+
     /// A phase was entered.
     pub(super) fn enter(&self, phase: Phase) {
         let entered = self.begun.get().map_or(Duration::ZERO, |begun| begun.wall.elapsed());
@@ -123,6 +130,7 @@ impl Clock {
             let now = begun.wall.elapsed();
             let is_over = |at: Option<Duration>| at.is_some_and(|at| at <= now);
             if is_over(overdue) {
+                watched.overdue = true;
                 return Alarm::Overdue;
             }
             if is_over(late) {

@@ -286,6 +286,15 @@ impl Shutdown {
         Over(Arc::clone(self))
     }
 
+    /// To be called when all else of the run is over. It does not return if the process is being ended: the status is that of the force, and who
+    /// forces may still be saying what is cut off.
+    pub(crate) fn make_way_for_force(&self) {
+        let is_test = self.run.get().is_none_or(|run| run.is_test);
+        while !is_test && (lock(&self.machine).ends() || self.clock.is_overdue()) {
+            std::thread::park();
+        }
+    }
+
     /// All time is up: shields and finalizers are cut off. What does not even then let go is left to the watchdog.
     fn out_of_time(self: &Arc<Self>, run: &Run) {
         self.forced.get_or_init(|| Force::Budget);

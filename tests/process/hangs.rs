@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::SIGTERM;
+use nix::sys::signal::Signal::{SIGQUIT, SIGTERM};
 use testudo::{Event, FinalizeExt, Reporter, Runner, nursery, root_nursery, shield, spawn};
 use tokio::io::AsyncReadExt;
 
@@ -58,6 +58,7 @@ fn hang_a_thread(scene: &str, runner: impl Fn() -> Runner) {
             hang(runner().reporter(Reporter::new(|_| panic!("the reporter panics"))), wedge());
         }
         "hang_hook_hangs" => hang(runner().on_stop(|_| sleep_for_ever()), wedge()),
+        "force_is_slow" => force_is_slow(runner()),
         "run_panics" => run_panics(runner()),
         "hang_wedged" => hang(runner(), wedge()),
         "hang_wedged_current_thread" => hang(runner().current_thread(), wedge()),
@@ -142,6 +143,21 @@ fn hang_after_the_request(runner: Runner) -> ! {
             testudo::shutdown("enough");
             sleep_for_ever();
         });
+    })
+}
+
+/// Everything ends while it is being said that it is cut off.
+fn force_is_slow(runner: Runner) -> ! {
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let reporter = move |event: &Event| {
+        if matches!(event, Event::Forced { .. }) {
+            go.send_replace(true);
+            thread::sleep(Duration::from_millis(300));
+        }
+    };
+    hang(runner.budget(Duration::from_secs(20)).reporter(Reporter::new(reporter)), async move {
+        let mut gone = gone;
+        spawn(shield(async move { drop(gone.wait_for(|gone| *gone).await) }));
     })
 }
 
@@ -239,4 +255,10 @@ fn the_last_rung_comes_in_time_whatever_becomes_of_those_that_it_tells() {
 fn a_run_that_panics_leaves_nobody_behind_who_ends_the_process() {
     let mut proc = Proc::scene("run_panics");
     proc.expect("the run has panicked").expect("the process lives").end().code(0).did_not_say("ending the process");
+}
+
+#[test]
+fn a_run_that_ends_while_it_is_forced_has_the_status_of_the_force() {
+    let mut proc = Proc::scene("force_is_slow");
+    proc.expect("ready").signal(SIGQUIT).exit().code(131);
 }
