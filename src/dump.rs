@@ -166,7 +166,7 @@ impl fmt::Display for Entry {
             write!(f, " {name}")?;
         }
         let place: &Location<'_> = self.who.place();
-        write!(f, " at {}:{}, {} {:.1?}", place.file(), place.line(), self.state, self.who.age())?;
+        write!(f, " at {}:{}, {}, age {:.1?}", place.file(), place.line(), self.state, self.who.age())?;
         if let Some(left) = self.left {
             write!(f, ", {left:.1?} left")?;
         }

@@ -126,10 +126,15 @@ fn nowhere() -> Arc<Node> {
     Arc::clone(NOWHERE.get_or_init(|| new_root(Host::new(None))))
 }
 
-/// Makes the root of a tree.
+/// Makes the root of a tree. For people, it is at the place of whoever calls.
 #[track_caller]
 pub(crate) fn new_root(host: Host) -> Arc<Node> {
-    let info = Info::new(Kind::Root, Location::caller(), crate::clock::now());
+    new_root_at(host, Location::caller())
+}
+
+/// The same at another place.
+pub(crate) fn new_root_at(host: Host, place: &'static Location<'static>) -> Arc<Node> {
+    let info = Info::new(Kind::Root, place, crate::clock::now());
     Node::root(info, Arc::new(host))
 }
 

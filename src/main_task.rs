@@ -1,13 +1,17 @@
 //! The main task of a run.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::pin;
 use std::sync::Arc;
 
-use crate::core::node::Info;
+use crate::clock;
+use crate::core::node::{Info, Kind};
 use crate::core::task::{TaskInfo, Traits};
 use crate::host::{self, Frame, Node};
+use crate::outcome::{Outcome, Panic, TaskOutput};
 use crate::region::{End, Region};
+use crate::shield::shield_scoped;
 
 /// Polls the main future of a run as a task of its root.
 pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End<F::Output> {
@@ -22,4 +26,28 @@ pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End
     frame.end_task();
     root.remove_task(key);
     end
+}
+
+/// Runs main as the task of that name, and gives how it has ended.
+pub(crate) async fn outcome<F>(
+    root: &Arc<Node>,
+    main: F,
+    shielded: bool,
+    place: &'static Location<'static>,
+) -> Outcome<<F::Output as TaskOutput>::Value, <F::Output as TaskOutput>::Error>
+where
+    F: Future,
+    F::Output: TaskOutput,
+{
+    let info = Info::new(Kind::Task, place, clock::now());
+    info.set_name("main".into());
+    let main = async move { if shielded { shield_scoped(main).await } else { main.await } };
+    match run(root, info, main).await {
+        End::Done(output) => match output.into_result() {
+            Ok(value) => Outcome::Ok(value),
+            Err(error) => Outcome::Err(error),
+        },
+        End::Cut(cut) => Outcome::Cancelled(cut.cause),
+        End::Panicked(payload) => Outcome::Panicked(Panic::new(payload)),
+    }
 }

@@ -39,6 +39,20 @@ impl Subject {
         Self::new(what, &node.info, node.info.name.get().cloned())
     }
 
+    /// A shield without a name goes by that of the task that it is in.
+    pub(crate) fn of_shield(node: &Arc<Node>) -> Self {
+        let own = Self::of_node(node);
+        let around = std::iter::successors(node.parent(), |node| node.parent());
+        let task = around.filter(|node| node.info.kind == Kind::Task).find_map(|node| {
+            let (_, frames) = node.inside();
+            frames.iter().find_map(|frame| frame.task().map(TaskInfo::name))
+        });
+        match (&own.name, task) {
+            (None, Some(task)) => Self { what: "shield in task", name: Some(task), ..own },
+            (Some(_), _) | (None, None) => own,
+        }
+    }
+
     pub(crate) fn of_task(task: &TaskInfo) -> Self {
         let what = match (task.traits.blocking, task.traits.daemon) {
             (true, _) => "blocking task (can not be cancelled)",
@@ -52,8 +66,9 @@ impl Subject {
         Self { what, name, place: info.place, age: clock::age(info.born) }
     }
 
-    pub(crate) fn named(self, name: &Arc<str>) -> Self {
-        Self { name: Some(Arc::clone(name)), ..self }
+    /// The child of that name of a nursery, at the place of that.
+    pub(crate) fn child_of(nursery: &Node, name: &Arc<str>) -> Self {
+        Self { what: "child", name: Some(Arc::clone(name)), ..Self::of_node(nursery) }
     }
 
     /// Returns the kind of thing: "task", "shield", "rescued shield" and so on.
@@ -99,6 +114,17 @@ pub enum Event {
         why: Arc<str>,
         /// Those who take part are waited for before everything that is not shielded is cancelled.
         graceful: bool,
+        /// What was alive then. The text has no room for it.
+        dump: Dump,
+    },
+    /// Those who take part in the graceful phase are not waited for any more: what is not shielded is cancelled next.
+    Unfinished {
+        /// Who asked once more; none if the time for it is up.
+        why: Option<Arc<str>>,
+        /// What was alive then, by name.
+        whom: Vec<Subject>,
+        /// The same in its tree.
+        dump: Dump,
     },
     /// The run was told to stop once more, and this is what it still waits for.
     Waiting {
@@ -142,16 +168,24 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Warning(what) => write!(f, "warning: {what}"),
-            Self::Stopping { why, graceful: true } => {
+            Self::Stopping { why, graceful: true, .. } => {
                 write!(
                     f,
                     "stopping ({why}): who takes part finishes what it has; once more cancels what is not shielded"
                 )
             }
-            Self::Stopping { why, graceful: false } => write!(
+            Self::Stopping { why, graceful: false, .. } => write!(
                 f,
                 "stopping ({why}): everything that is not shielded is cancelled; once more says what is being waited for"
             ),
+            Self::Unfinished { why, whom, dump } => {
+                let (why, next) = match why {
+                    Some(why) => (&**why, "ends the process at once"),
+                    None => ("its time is up", "says what is being waited for"),
+                };
+                write!(f, "the graceful phase is cut short ({why}): everything that is not shielded is cancelled; ")?;
+                write!(f, "once more {next}; it waited for {}\nin this tree:\n{dump}", Count(whom))
+            }
             Self::Dump(dump) => write!(f, "this is alive:\n{dump}"),
             Self::Waiting { whom, dump } => {
                 write!(f, "still waiting for {}; once more ends the process at once", whom.len())?;

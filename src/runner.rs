@@ -11,17 +11,14 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::clock;
 use crate::core::cause::Cause;
-use crate::core::node::{Info, Kind};
 use crate::core::phase::Event as Happened;
 use crate::host::{self, Host, Node};
 use crate::main_task;
-use crate::outcome::{Outcome, Panic, TaskOutput};
-use crate::region::End;
+use crate::outcome::{Outcome, TaskOutput};
 use crate::registry;
 use crate::report::{Event, Report, Reporter};
-use crate::shield::{check_budget, shield_scoped};
+use crate::shield::check_budget;
 use crate::shutdown::{
     Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Status, Stop, StopHook,
     say_end, status,
@@ -346,9 +343,11 @@ impl Runner {
     ///
     /// Until the process has ended, signals are taken and have no effect.
     ///
+    /// A `TESTUDO_BUDGET` that can not be read is an error as well: main does not run, and the status is 1.
+    ///
     /// # Panics
     ///
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), but for the budget.
     #[track_caller]
     pub fn run_and_exit<F>(self, main: F) -> ExitCode
     where
@@ -356,6 +355,11 @@ impl Runner {
         F::Output: TaskOutput,
         <F::Output as TaskOutput>::Error: fmt::Debug,
     {
+        if let Err(error) = Budget::read(self.config) {
+            // It is not the program that is wrong, but who has started it.
+            say_error(&error);
+            return ExitCode::FAILURE;
+        }
         let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
         let (finished, subscription) = self.run_with(main, Location::caller());
         // A signal that was sent twice, and arrives now, must not change the status.
@@ -381,19 +385,18 @@ impl Runner {
             "`run` was called inside of a Tokio runtime, perhaps inside of another run: \
              there is one run a thread; `.await` the future here, or open a `nursery`"
         );
-        let env = |name: &str| std::env::var(name).ok();
-        let (budget, faults) = Budget::new(self.config, &env).unwrap_or_else(|error| panic!("{error}"));
+        let (budget, faults) = Budget::read(self.config).unwrap_or_else(|error| panic!("{error}"));
         let runtime = self.build();
         let shutdown = Arc::clone(&self.shutdown);
         let over = shutdown.over_at_drop();
         let reporter = self.reporter.clone().unwrap_or_else(|| Some(Reporter::standard()));
         let host = Host::of_run(runtime.handle().clone(), self.config.shield, reporter, Arc::clone(&shutdown));
-        let root = host::install(runtime.handle(), host::new_root(host));
+        let root = host::install(runtime.handle(), host::new_root_at(host, place));
         faults.into_iter().for_each(|fault| host::report(&root, Event::Warning(fault.into())));
         let (shield_main, wait_for_tasks) = (self.shield_main, self.wait_for_tasks);
         let (subscription, at_end) = self.begin(&root, budget);
         let (outcome, in_time) = runtime.block_on(async {
-            let outcome = run_main(&root, main, shield_main, place).await;
+            let outcome = main_task::outcome(&root, main, shield_main, place).await;
             if let (true, Some(live)) = (wait_for_tasks, &root.live) {
                 std::future::poll_fn(|cx| live.poll_daemons_only(cx)).await;
             }
@@ -406,6 +409,7 @@ impl Runner {
         }
         runtime.shutdown_timeout(TEARDOWN);
         drop(over);
+        shutdown.make_way_for_force();
         let report = Report { stop: shutdown.story(), ..registry::report_of(&root, Vec::new()) };
         say_end(&root, &report);
         (Finished { outcome, report }, subscription)
@@ -450,36 +454,11 @@ impl Runner {
     }
 }
 
-type OutcomeOf<O> = Outcome<<O as TaskOutput>::Value, <O as TaskOutput>::Error>;
 type FinishedOf<O> = Finished<<O as TaskOutput>::Value, <O as TaskOutput>::Error>;
 
 /// How long the runtime may take to drop plain Tokio tasks after everything of ours has ended; blocking threads that are still
 /// busy then are left behind.
 const TEARDOWN: Duration = Duration::from_millis(100);
-
-/// Runs main as the task of that name.
-async fn run_main<F>(
-    root: &Arc<Node>,
-    main: F,
-    shielded: bool,
-    place: &'static Location<'static>,
-) -> OutcomeOf<F::Output>
-where
-    F: Future,
-    F::Output: TaskOutput,
-{
-    let info = Info::new(Kind::Task, place, clock::now());
-    info.set_name("main".into());
-    let main = async move { if shielded { shield_scoped(main).await } else { main.await } };
-    match main_task::run(root, info, main).await {
-        End::Done(output) => match output.into_result() {
-            Ok(value) => Outcome::Ok(value),
-            Err(error) => Outcome::Err(error),
-        },
-        End::Cut(cut) => Outcome::Cancelled(cut.cause),
-        End::Panicked(payload) => Outcome::Panicked(Panic::new(payload)),
-    }
-}
 
 /// Waits until the root owns nothing any more, and closes it.
 async fn drain_root(root: &Arc<Node>) {
@@ -492,14 +471,18 @@ async fn drain_root(root: &Arc<Node>) {
 /// Prints the error of main.
 fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
     let text = match outcome {
-        Outcome::Err(error) => format!("Error: {error:?}\n"),
+        Outcome::Err(error) => format!("{error:?}"),
         Outcome::Cancelled(cause) if MainEnd::of(outcome) == MainEnd::Cancelled => {
-            format!("Error: main was cut off: {cause}\n")
+            format!("main was cut off: {cause}")
         }
         Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Panicked(_) | Outcome::Lost => return,
     };
+    say_error(&text);
+}
+
+fn say_error(text: &str) {
     // A closed stderr is no reason to fail: there is nobody to tell.
-    std::io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
+    std::io::stderr().lock().write_all(format!("Error: {text}\n").as_bytes()).unwrap_or_default();
 }
 
 /// A run hears signals as long as this lives.

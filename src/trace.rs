@@ -59,7 +59,11 @@ mod on {
             Event::Stopping { .. } | Event::Waiting { .. } | Event::Dump(_) => {
                 tracing::info!(target: "testudo", "{event}")
             }
-            Event::Warning(_) | Event::Forced { .. } | Event::Overran(_) | Event::Ended(_) => {
+            Event::Warning(_)
+            | Event::Unfinished { .. }
+            | Event::Forced { .. }
+            | Event::Overran(_)
+            | Event::Ended(_) => {
                 tracing::warn!(target: "testudo", "{event}")
             }
             Event::Lost(_) | Event::Dropped(_) | Event::Failed(..) | Event::Panicked(..) => {

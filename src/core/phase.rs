@@ -133,6 +133,8 @@ pub(crate) enum Action {
     CutShields,
     /// Say what is being waited for.
     Say,
+    /// Say who has not finished yet, because what is not shielded is cancelled next.
+    SayUnfinished,
     /// End the process.
     Force(Force),
 }
@@ -168,11 +170,18 @@ pub(crate) struct Machine {
     flushed: bool,
     /// All time is up: said once.
     forced: bool,
+    /// The process is being ended by a press. Never taken back.
+    ends: bool,
 }
 
 impl Machine {
     pub(crate) fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// True once a press ends the process.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends
     }
 
     /// True once somebody has asked for a stop; main's own end is none.
@@ -233,6 +242,7 @@ impl Machine {
             Rung::None => self.begin(takers, actions),
             Rung::Graceful if self.phase < Phase::Cancelling => {
                 self.rung = Rung::Cancel;
+                actions.push(Action::SayUnfinished);
                 self.enter(Phase::Cancelling, actions);
             }
             Rung::Graceful => {
@@ -245,13 +255,17 @@ impl Machine {
 
     fn force(&mut self, why: Force, actions: &mut Vec<Action>) {
         self.rung = Rung::Force;
+        self.ends |= why == Force::Press;
         actions.push(Action::Force(why));
     }
 
     fn elapsed(&mut self, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Draining => (self.open.delay, self.open.hooks) = (false, false),
-            Phase::InFlight => self.open.graceful = false,
+            Phase::InFlight => {
+                self.open.graceful = false;
+                actions.push(Action::SayUnfinished);
+            }
             Phase::Shielded => {
                 actions.push(Action::CutShields);
                 self.enter(Phase::Finalizing, actions);

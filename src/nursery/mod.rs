@@ -141,7 +141,7 @@ impl<E> ticket::Owner for Arc<Shared<E>> {
 /// Reports failures that the nursery can not return, because its caller is gone or unwinds (L31).
 fn report_all<E: fmt::Display>(node: &Node, failures: &[Failure<E>]) {
     for failure in failures {
-        let who = Subject::of_node(node).named(&failure.task);
+        let who = Subject::child_of(node, &failure.task);
         let event = match &failure.what {
             Failed::Error(error) => Event::Failed(who, error.to_string().into()),
             Failed::Panic(panic) => Event::Panicked(who, panic.message().into()),

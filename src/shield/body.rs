@@ -170,6 +170,6 @@ pub(crate) fn out_of_budget(node: &Arc<Node>) {
         node.set_deadline(None);
         return;
     }
-    host::report(node, Event::Overran(Subject::of_node(node)));
+    host::report(node, Event::Overran(Subject::of_shield(node)));
     node.pierce(Cause::new(CauseKind::Budget));
 }

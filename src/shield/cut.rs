@@ -26,7 +26,7 @@ fn cut(node: &Arc<Node>) {
     // The absorber outside is fixed first: the caller gets no value, and must not be un-cancelled later (M3).
     let holds_off = node.is_rescued() || node.parent().is_some_and(|outside| outside.latch().is_some());
     if holds_off {
-        host::report(node, Event::Overran(Subject::of_node(node)));
+        host::report(node, Event::Overran(Subject::of_shield(node)));
         host::cancel(node, Cause::new(CauseKind::Budget));
     }
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::host::Node;
+use crate::registry;
 use crate::report::Event;
 
 /// How long is waited for such a call.
@@ -24,9 +25,12 @@ pub(crate) fn aside(call: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Says what happened.
-pub(super) fn report(root: &Arc<Node>, event: Event) {
-    if let Some(host) = root.host().map(Arc::clone) {
-        aside(move || host.report(event));
-    }
+/// Says what happened. That is put together aside as well, in the context of the run: its clock counts there.
+pub(super) fn report(root: &Arc<Node>, event: impl FnOnce(&Arc<Node>) -> Event + Send + 'static) {
+    let root = Arc::clone(root);
+    aside(move || {
+        if let Some(host) = root.host() {
+            registry::inside(&root, || host.report(event(&root)));
+        }
+    });
 }

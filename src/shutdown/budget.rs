@@ -89,6 +89,11 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// As [`new`](Self::new), with the environment of the process.
+    pub(crate) fn read(config: Config) -> Result<(Self, Vec<String>), String> {
+        Self::new(config, &|name| std::env::var(name).ok())
+    }
+
     /// The budget, and what does not fit in it or in what the platform gives.
     ///
     /// # Errors
@@ -125,7 +130,7 @@ impl Budget {
             ("reserve", Some(self.reserve)),
         ];
         let parts: Vec<_> = parts.iter().filter_map(|(name, part)| Some((name, (*part)?))).collect();
-        let sum: Duration = parts.iter().map(|(_, part)| *part).sum();
+        let sum = parts.iter().fold(Duration::ZERO, |sum, (_, part)| sum.saturating_add(*part));
         let list: Vec<String> = parts.iter().map(|(name, part)| format!("{name} {part:?}")).collect();
         (sum > total).then(|| {
             format!(
@@ -138,7 +143,7 @@ impl Budget {
     fn beyond(&self, platform: Platform) -> Option<String> {
         let Platform { name, grace, setting } = platform;
         let why = match self.total {
-            Some(total) if total + MARGIN <= grace => return None,
+            Some(total) if total <= grace - MARGIN => return None,
             Some(total) => format!("the budget of {total:?} is more than"),
             None => "no budget is more than".to_owned(),
         };
@@ -160,7 +165,7 @@ impl Budget {
 
     /// When a phase is over that was entered so long after the request, also measured from there.
     pub(crate) fn until(&self, phase: Phase, entered: Duration) -> Option<Duration> {
-        let own = |length: Option<Duration>| length.map(|length| entered + length);
+        let own = |length: Option<Duration>| length.map(|length| entered.saturating_add(length));
         // All but the reserve, and all.
         let rest = self.total.map(|total| total.saturating_sub(self.reserve));
         let at_most = |own: Option<Duration>| match (own, rest) {
@@ -228,6 +233,24 @@ mod tests {
         for wrong in ["", "7", "soon", "-1s", "0s", "1 parsec"] {
             let error = total(wrong).unwrap_err();
             assert!(error.starts_with(&format!("TESTUDO_BUDGET is `{wrong}`: ")) && error.contains("28s"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_budget_that_is_the_longest_there_is_overflows_nothing() {
+        let most = Some(Duration::MAX);
+        let config = Config {
+            total: Some(most),
+            delay: most,
+            graceful: most,
+            reserve: Some(S),
+            shield: most,
+            ..Config::default()
+        };
+        for env in [&[][..], &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]] {
+            let (budget, _) = budget(config, env).unwrap();
+            assert_eq!(budget.until(Phase::InFlight, S), Some(Duration::MAX - S));
+            assert_eq!(budget.until(Phase::Finalizing, S), most);
         }
     }
 

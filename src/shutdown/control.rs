@@ -124,7 +124,7 @@ impl Control {
         } else if !handled && climbs {
             self.climb(signal);
         } else if !handled {
-            aside::report(&self.root, Event::Dump(dump_of(&self.root)));
+            aside::report(&self.root, |root| Event::Dump(dump_of(root)));
         }
         lock(&self.climbed).take().map_or(Press::Handled, Press::Climbed)
     }

@@ -27,6 +27,7 @@ use crate::signal::Signal;
 ///
 /// A *clean stop* is one in which main returned a value, or was cancelled by the stop. *Dies by* is what a program does that handles no
 /// signal: a shell that runs it in a loop stops the loop, and systemd counts it as success. Process 1 can not die so, and exits with 128 + n.
+/// On Windows it is an exit with 0xC000013A, as by a Ctrl-C that no program handles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitPolicy {

@@ -29,6 +29,7 @@ mod watchdog;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Wake, Waker};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 pub use self::asked::{Participant, Readiness, ready, shutdown_requested, take_part};
@@ -147,7 +148,17 @@ impl Shutdown {
                 return;
             }
         }
-        drop(self.ask(reason, false, Happened::Request));
+        let shutdown = Arc::clone(self);
+        let ask = move || drop(shutdown.ask(reason, false, Happened::Request));
+        // What a worker wakes last, no other worker takes from it: if it blocks after this call, that would never hear of the stop.
+        let is_worker = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        match self.run.get() {
+            Some(run) if is_worker => {
+                let root = Arc::clone(&run.root);
+                aside(move || registry::inside(&root, ask));
+            }
+            Some(_) | None => ask(),
+        }
     }
 
     /// One more press, or code that asks for the next rung. Gives what it has led to.
@@ -209,7 +220,8 @@ impl Shutdown {
                 Action::Begin => self.begin(run),
                 Action::Enter(phase) => self.enter(run, phase),
                 Action::CutShields => cut_shields(&run.root),
-                Action::Say => aside::report(&run.root, waiting(&run.root)),
+                Action::Say => aside::report(&run.root, waiting),
+                Action::SayUnfinished => aside::report(&run.root, move |root| unfinished(root, signal)),
                 Action::Force(Force::Press) => watchdog::end_now(run, Force::Press, signal),
                 Action::Force(Force::Budget) => self.out_of_time(run),
             }
@@ -230,10 +242,12 @@ impl Shutdown {
             let (root, cause) = (Arc::clone(&run.root), reason.cause());
             aside(move || registry::inside(&root, || (hook.0)(&cause)));
         }
-        aside::report(
-            &run.root,
-            Event::Stopping { why: reason.to_string().into(), graceful: self.asked_phase() < Phase::Cancelling },
-        );
+        let graceful = self.asked_phase() < Phase::Cancelling;
+        aside::report(&run.root, move |root| Event::Stopping {
+            why: reason.to_string().into(),
+            graceful,
+            dump: dump_of(root),
+        });
     }
 
     /// The phase that the machine is in, which those who wait may not have seen yet.
@@ -250,6 +264,7 @@ impl Shutdown {
             return;
         }
         self.ready.send_replace(false);
+        self.clock.enter(phase);
         self.story.note_phase(phase);
         crate::trace::phase(phase);
         match phase {
@@ -271,10 +286,19 @@ impl Shutdown {
         Over(Arc::clone(self))
     }
 
+    /// To be called when all else of the run is over. It does not return if the process is being ended: the status is that of the force, and who
+    /// forces may still be saying what is cut off.
+    pub(crate) fn make_way_for_force(&self) {
+        let is_test = self.run.get().is_none_or(|run| run.is_test);
+        while !is_test && (lock(&self.machine).ends() || self.clock.is_overdue()) {
+            std::thread::park();
+        }
+    }
+
     /// All time is up: shields and finalizers are cut off. What does not even then let go is left to the watchdog.
     fn out_of_time(self: &Arc<Self>, run: &Run) {
         self.forced.get_or_init(|| Force::Budget);
-        aside::report(&run.root, watchdog::forced(&run.root, Force::Budget, None));
+        aside::report(&run.root, |root| watchdog::forced(root, Force::Budget, None));
         run.root.pierce(Cause::new(CauseKind::Budget));
     }
 
@@ -311,6 +335,12 @@ impl Shutdown {
 /// What is to be said on the second press.
 fn waiting(root: &Arc<Node>) -> Event {
     Event::Waiting { whom: registry::alive(root), dump: dump_of(root) }
+}
+
+/// What is to be said when those who take part are not waited for any more.
+fn unfinished(root: &Arc<Node>, signal: Option<Signal>) -> Event {
+    let why = signal.map(|signal| signal.to_string().into());
+    Event::Unfinished { why, whom: registry::alive(root), dump: dump_of(root) }
 }
 
 struct Over(Arc<Shutdown>);

@@ -114,7 +114,8 @@ impl Shutdown {
 /// Says at the end of a run what it was that did not come to its end, if anything.
 pub(crate) fn say_end(root: &Arc<Node>, report: &Report) {
     if !report.is_clean() {
-        aside::report(root, Event::Ended(Arc::new(report.clone())));
+        let report = Arc::new(report.clone());
+        aside::report(root, move |_| Event::Ended(report));
     }
 }
 

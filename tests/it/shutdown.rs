@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use testudo::Signal;
+use testudo::testing::Signals;
 use testudo::{
     CauseKind, Event, FinalizeExt, Finished, Outcome, Phase, Reason, Reporter, Runner, ShutdownHandle, TaskOutput,
     cancelled, catch_cancelled, dump, nursery, ready, root_nursery, shield, shutdown, shutdown_requested, spawn,
@@ -170,6 +172,36 @@ fn l44_what_would_be_accepted_at_once_is_not_after_the_gate() {
 }
 
 #[test]
+fn l44_what_was_accepted_and_not_answered_is_in_the_report() {
+    let (finished, _) = run(quiet().budget(20 * S), async {
+        spawn(async {
+            let part = take_part();
+            let n = root_nursery::<String>();
+            let mut lengths = [1, 2, 3600].into_iter();
+            while let Some(length) = part.accept(async { lengths.next().unwrap_or(1) }).await {
+                n.task().name(format!("connection of {length} s")).spawn(sleep(length * S));
+                sleep(S / 10).await;
+                if length == 3600 {
+                    shutdown("enough");
+                }
+            }
+            // Answers what is in flight, if that is possible.
+            pending::<()>().await;
+        });
+        pending::<()>().await;
+    });
+    let names = |who: &[testudo::Subject]| -> Vec<String> {
+        let mut names: Vec<_> = who.iter().filter_map(|who| who.name().map(str::to_owned)).collect();
+        names.retain(|name| name.starts_with("connection"));
+        names
+    };
+    let stop = finished.report.stop().unwrap();
+    assert_eq!(names(stop.finished()), ["connection of 1 s", "connection of 2 s"]);
+    assert_eq!(names(stop.cancelled()), ["connection of 3600 s"]);
+    assert!(stop.left().is_empty());
+}
+
+#[test]
 fn l45_accepting_goes_on_until_the_delay_and_the_hooks_are_over() {
     for (delay, hook, draining) in [(3, 5, 5), (5, 3, 5), (0, 4, 4), (4, 0, 4)] {
         let runner = quiet().drain_delay(delay * S).pre_stop(move || sleep(hook * S));
@@ -253,6 +285,21 @@ fn l46_a_finalizer_that_never_ends_is_cut_off_when_all_is_used_up() {
         Some((why.to_string(), whom.len()))
     });
     assert_eq!(forced, Some(("out of time".to_owned(), 2)), "main, and its finalizer: {}", finished.report);
+}
+
+#[test]
+fn a_shield_without_a_name_that_is_cut_off_is_named_by_its_task() {
+    let (finished, _) = run(quiet().budget(20 * S), async {
+        let n = root_nursery::<String>();
+        n.task().name("payment").spawn(async { shield(pending::<()>()).await });
+        n.task().name("invoice").spawn(async { shield(pending::<()>()).budget(S).await });
+        tokio::task::yield_now().await;
+        shutdown("enough");
+        pending::<()>().await;
+    });
+    let said: Vec<String> = finished.report.events().iter().map(ToString::to_string).collect();
+    assert!(said[1].starts_with("shield in task `invoice` (tests/it/shutdown.rs:"), "{said:?}");
+    assert!(said[2].starts_with("shield in task `payment` (tests/it/shutdown.rs:"), "{said:?}");
 }
 
 #[test]
@@ -490,6 +537,49 @@ fn the_report_tells_phases_and_names_as_text_and_as_json() {
 }
 
 #[test]
+fn each_rung_of_the_ladder_has_the_tree() {
+    let graceful = ["graceful", "running", "running"];
+    for (takes_part, second) in [(true, ["cancel", "running", "running"]), (false, ["say", "cancelled", "holding"])] {
+        let (signals, heard) = (Signals::new(), Log::default());
+        let (keys, log) = (signals.clone(), heard.clone());
+        let reporter = Reporter::new(move |event| hear_rung(&log, event));
+        let runner = Runner::new().current_thread().press_window(Duration::ZERO).reporter(reporter);
+        let finished = runner.signals_from(&signals).run(async move {
+            tokio::time::pause();
+            let (go, gone) = tokio::sync::oneshot::channel::<()>();
+            let part = takes_part.then(take_part);
+            root_nursery::<String>().task().name("worker").spawn(pending::<()>());
+            spawn(shield(async move { drop(gone.await) }).name("payment"));
+            tokio::task::yield_now().await;
+            for _ in 0..3 {
+                keys.press(Signal::Terminate);
+            }
+            drop((part, go));
+        });
+        assert!(finished.report.is_clean(), "{}", finished.report);
+        assert_eq!(heard.seen(), [graceful, second, ["force", "cancelled", "holding"]].concat());
+    }
+}
+
+/// The rung, and what is said of two that are alive.
+fn hear_rung(log: &Log, event: &Event) {
+    let (rung, dump) = match event {
+        Event::Stopping { dump, .. } => ("graceful", dump),
+        Event::Unfinished { dump, .. } => ("cancel", dump),
+        Event::Waiting { dump, .. } => ("say", dump),
+        Event::Forced { dump, .. } => ("force", dump),
+        other => panic!("{other}"),
+    };
+    // Who hears it is inside of the run.
+    assert_eq!(testudo::dump().entries().len(), dump.entries().len());
+    log.push(rung);
+    for name in ["worker", "payment"] {
+        let entry = dump.entries().iter().find(|entry| entry.who().name() == Some(name));
+        log.push(entry.map_or("gone", testudo::Entry::state));
+    }
+}
+
+#[test]
 fn a_dump_shows_each_thing_inside_what_it_is_inside_of() {
     let (finished, _) = run(
         quiet(),
@@ -513,12 +603,16 @@ fn a_dump_shows_each_thing_inside_what_it_is_inside_of() {
                 found.unwrap_or_else(|| panic!("no {what}: {lines:#?}"))
             };
             let depth = |what: &str| lines[at(what)].len() - lines[at(what)].trim_start().len();
+            assert!(lines[0].starts_with("root at tests/it/shutdown.rs:"), "{lines:#?}");
             assert!(at("root") < at("task main") && depth("task main") == 2, "{lines:#?}");
             assert!(depth("nursery shop") > 2 && depth("task leaf") == depth("nursery shop") + 2, "{lines:#?}");
             assert_eq!(depth("shield write"), depth("task leaf") + 2, "{lines:#?}");
             let write = &lines[at("shield write")];
-            assert!(write.contains("tests/it/shutdown.rs:") && write.contains("holding 1.0s, 5.0s left"), "{write}");
-            assert!(lines[at("task leaf")].contains("cancelled 1.0s: the run was stopped (enough)"), "{lines:#?}");
+            assert!(
+                write.contains("tests/it/shutdown.rs:") && write.contains("holding, age 1.0s, 5.0s left"),
+                "{write}"
+            );
+            assert!(lines[at("task leaf")].contains("cancelled, age 1.0s: the run was stopped (enough)"), "{lines:#?}");
             #[cfg(feature = "json")]
             {
                 let json: serde_json::Value = serde_json::from_str(&dump.to_json()).unwrap();

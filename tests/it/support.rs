@@ -154,7 +154,9 @@ pub(crate) fn said(events: &[Event]) -> Vec<String> {
             Event::Overran(who) => format!("overran {}", name(who)),
             Event::Failed(who, error) => format!("failed {}: {error}", name(who)),
             Event::Panicked(who, message) => format!("panicked {}: {message}", name(who)),
-            Event::Stopping { .. } | Event::Waiting { .. } | Event::Forced { .. } | _ => event.to_string(),
+            Event::Stopping { .. } | Event::Unfinished { .. } | Event::Waiting { .. } | Event::Forced { .. } | _ => {
+                event.to_string()
+            }
         })
         .collect()
 }

@@ -219,7 +219,8 @@ fn presses_climb_the_ladder_of_a_run_without_a_signal() {
         assert_eq!(keys.press(Signal::Terminate), Effect::SamePress);
         shield(sleep(Duration::from_millis(11))).await;
         assert_eq!(keys.press(Signal::Terminate), Effect::Reported);
-        assert_eq!(keys.press(Signal::Quit), Effect::Forced(131));
+        // Windows has no such signal, and no number for it.
+        assert_eq!(keys.press(Signal::Quit), Effect::Forced(128 + Signal::Quit.number().unwrap_or(1)));
         testudo::checkpoint().await;
     });
     assert!(matches!(finished.outcome, Outcome::Cancelled(cause) if cause.kind() == CauseKind::Stopped));

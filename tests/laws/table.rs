@@ -1,4 +1,4 @@
-//! The table of the laws in `CONFORMANCE.md` is complete, and right.
+//! The tables of the laws in `CONFORMANCE.md` are complete, and right.
 
 use std::fs;
 use std::path::Path;
@@ -44,4 +44,44 @@ fn every_law_has_a_test_or_the_rule_that_decides_otherwise() {
     }
     let forgotten: Vec<_> = tests.iter().filter(|test| !section.contains(&format!("`l{test}`"))).collect();
     assert!(forgotten.is_empty(), "tests without a row: {forgotten:?}");
+}
+
+/// Each law of a shutdown has a row; what a row names is a test, and each test of such a law is named.
+#[test]
+fn every_law_and_demand_of_a_shutdown_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("tests/CONFORMANCE.md")).expect("it lies there");
+    let section = page.split("\n## ").find(|section| section.starts_with("Shutdown")).expect("a section `## Shutdown`");
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .skip(1)
+        .map(|line| line.trim_end_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let mut sources = String::new();
+    ["tests/it", "tests/process", "src"].iter().for_each(|folder| read_all(&root.join(folder), &mut sources));
+    let tests: Vec<&str> = sources.split("fn ").skip(1).filter_map(|rest| Some(rest.split_once('(')?.0)).collect();
+    let shown: Vec<&str> = rows.iter().flat_map(|row| row[2].split('`').skip(1).step_by(2)).collect();
+    for row in &rows {
+        assert!(row.len() == 3 && row[2].contains('`'), "{row:?}");
+    }
+    let unknown: Vec<_> = shown.iter().filter(|test| !tests.contains(test)).collect();
+    assert!(unknown.is_empty(), "no such tests: {unknown:?}");
+    for law in 40..=51 {
+        let row = rows.iter().find(|row| row[0] == format!("L{law}")).unwrap_or_else(|| panic!("no row for L{law}"));
+        let forgotten: Vec<_> =
+            tests.iter().filter(|test| test.starts_with(&format!("l{law}_")) && !row[2].contains(**test)).collect();
+        assert!(forgotten.is_empty(), "tests of L{law} that its row does not name: {forgotten:?}");
+    }
+}
+
+fn read_all(folder: &Path, into: &mut String) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            read_all(&path, into);
+        } else {
+            *into += &fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
 }

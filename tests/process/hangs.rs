@@ -2,12 +2,13 @@
 
 use std::future::pending;
 use std::mem::forget;
+use std::process::exit;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::SIGTERM;
-use testudo::{FinalizeExt, Runner, nursery, root_nursery, shield, spawn};
+use nix::sys::signal::Signal::{SIGQUIT, SIGTERM};
+use testudo::{Event, FinalizeExt, Reporter, Runner, nursery, root_nursery, shield, spawn};
 use tokio::io::AsyncReadExt;
 
 use crate::child::Proc;
@@ -49,6 +50,16 @@ fn hang_a_thread(scene: &str, runner: impl Fn() -> Runner) {
                 second.block_on(pending::<()>());
             });
         }),
+        "hang_after_the_request" => hang_after_the_request(runner().budget(2 * BUDGET)),
+        "hang_reporter_panics" => hang(runner().reporter(Reporter::new(|_| panic!("the reporter panics"))), wedge()),
+        "hang_reporter_hangs" => hang(runner().reporter(Reporter::new(|_| sleep_for_ever())), wedge()),
+        "hang_panic_hook_hangs" => {
+            std::panic::set_hook(Box::new(|_| sleep_for_ever()));
+            hang(runner().reporter(Reporter::new(|_| panic!("the reporter panics"))), wedge());
+        }
+        "hang_hook_hangs" => hang(runner().on_stop(|_| sleep_for_ever()), wedge()),
+        "force_is_slow" => force_is_slow(runner()),
+        "run_panics" => run_panics(runner()),
         "hang_wedged" => hang(runner(), wedge()),
         "hang_wedged_current_thread" => hang(runner().current_thread(), wedge()),
         _ => {}
@@ -119,6 +130,56 @@ async fn wedge() {
     sleep_for_ever();
 }
 
+/// The thread that asks for the stop blocks then, and what it has woken last can not go to another.
+fn hang_after_the_request(runner: Runner) -> ! {
+    hang(runner, async {
+        let work = async {
+            say("working");
+            pending::<()>().await;
+        };
+        spawn(shield(work).name("work").on_cancel(async { say("cleaned up") }));
+        root_nursery::<String>().task().name("culprit").spawn(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            testudo::shutdown("enough");
+            sleep_for_ever();
+        });
+    })
+}
+
+/// Everything ends while it is being said that it is cut off.
+fn force_is_slow(runner: Runner) -> ! {
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let reporter = move |event: &Event| {
+        if matches!(event, Event::Forced { .. }) {
+            go.send_replace(true);
+            thread::sleep(Duration::from_millis(300));
+        }
+    };
+    hang(runner.budget(Duration::from_secs(20)).reporter(Reporter::new(reporter)), async move {
+        let mut gone = gone;
+        spawn(shield(async move { drop(gone.wait_for(|gone| *gone).await) }));
+    })
+}
+
+/// A panic ends the run itself, when the clock of its stop runs already.
+fn run_panics(runner: Runner) -> ! {
+    let reporter = |event: &Event| {
+        if matches!(event, Event::Warning(_)) {
+            panic!("the reporter panics");
+        }
+    };
+    let runner = runner.reserve(Duration::from_millis(10)).at_end(pending).reporter(Reporter::new(reporter));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runner.run(async { testudo::shutdown("enough") });
+    }));
+    assert!(ended.is_err());
+    say("the run has panicked");
+    // Longer than the last rung waits.
+    thread::sleep(BUDGET + Duration::from_millis(900));
+    say("the process lives");
+    exit(0)
+}
+
 fn sleep_for_ever() {
     thread::sleep(Duration::from_secs(3600));
 }
@@ -168,4 +229,36 @@ fn l46_each_way_to_hang_ends_in_the_budget_and_is_named() {
         assert_eq!(end.status.code(), Some(code), "{way}: {end:#?}");
         assert!(end.err.contains("`culprit`") && end.err.contains("tests/process/hangs.rs:"), "{way}: {end:#?}");
     }
+}
+
+#[test]
+fn a_task_that_asks_for_the_stop_and_blocks_takes_no_time_from_the_clean_up() {
+    let mut proc = Proc::scene("hang_after_the_request");
+    proc.expect_all(["working", "ready"]).expect("cleaned up");
+    proc.exit().code(124).said("`culprit`");
+}
+
+#[test]
+fn the_last_rung_comes_in_time_whatever_becomes_of_those_that_it_tells() {
+    for scene in ["hang_reporter_panics", "hang_reporter_hangs", "hang_panic_hook_hangs", "hang_hook_hangs"] {
+        let mut proc = Proc::scene(scene);
+        proc.expect("ready");
+        let asked = Instant::now();
+        let end = proc.signal(SIGTERM).exit();
+        let took = asked.elapsed();
+        assert!(took < BUDGET + Duration::from_millis(500) + SLACK, "{scene} took {took:?}: {end:#?}");
+        end.code(124);
+    }
+}
+
+#[test]
+fn a_run_that_panics_leaves_nobody_behind_who_ends_the_process() {
+    let mut proc = Proc::scene("run_panics");
+    proc.expect("the run has panicked").expect("the process lives").end().code(0).did_not_say("ending the process");
+}
+
+#[test]
+fn a_run_that_ends_while_it_is_forced_has_the_status_of_the_force() {
+    let mut proc = Proc::scene("force_is_slow");
+    proc.expect("ready").signal(SIGQUIT).exit().code(131);
 }

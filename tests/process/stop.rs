@@ -29,6 +29,9 @@ pub(crate) fn play(scene: &str) {
         "stop_reload" => {
             graceful(runner().on_signal(Signal::Hangup, |stop| say(&format!("reload on {}", stop.signal()))))
         }
+        // As the default: no reporter was named.
+        "stop_cut_short" => graceful(Runner::new()),
+        "stop_cut_short_by_time" => graceful(Runner::new().budget(Duration::from_millis(600))),
         "stop_shield" => shielded(runner()),
         "stop_standard" => ready(runner()),
         "stop_signal_policy" => ready(runner().exit_policy(ExitPolicy::Signal)),
@@ -169,6 +172,39 @@ fn l48_the_second_press_cancels_who_takes_part() {
     }
 }
 
+/// Also to a log: somebody who took part did not finish.
+#[test]
+fn a_graceful_phase_that_is_cut_short_shows_who_was_waited_for() {
+    for (scene, why, next) in [
+        ("stop_cut_short", "SIGTERM", "ends the process at once"),
+        ("stop_cut_short_by_time", "its time is up", "says what is being waited for"),
+    ] {
+        let mut proc = Proc::scene(scene);
+        proc.expect("ready").signal(SIGTERM).expect("asked by SIGTERM");
+        if scene == "stop_cut_short" {
+            proc.press_again(SIGTERM);
+        }
+        proc.expect_all(["cancelled", "over"]);
+        let end = proc.end();
+        let text = format!(
+            "the graceful phase is cut short ({why}): everything that is not shielded is cancelled; once more {next}"
+        );
+        end.code(0).said(&text).said("it waited for 3:\n").said("\nin this tree:\nroot at ");
+        end.said("\n  task `Task-3` (tests/process/stop.rs:")
+            .said("\n  task Task-3 at tests/process/stop.rs:")
+            .said(", running, age ");
+        end.did_not_say("stopping").did_not_say("not in order");
+    }
+}
+
+#[test]
+fn who_finishes_in_the_graceful_phase_is_no_news_for_a_log() {
+    let mut proc = Proc::scene("stop_cut_short");
+    proc.expect("ready").signal(SIGTERM).expect("asked by SIGTERM");
+    let end = proc.input("go\n").expect("over").expect("cancelled").end();
+    assert_eq!(end.code(0).err, "");
+}
+
 #[test]
 fn l48_the_third_press_forces_and_shows_the_tree() {
     let mut proc = Proc::scene("stop_shield");
@@ -269,7 +305,7 @@ fn the_environment_sets_the_budget() {
 #[test]
 fn a_budget_that_nobody_can_read_is_said_at_once() {
     let end = Proc::scene_with("stop_shield", &[("TESTUDO_BUDGET", "soon")]).exit();
-    end.code(101).said("TESTUDO_BUDGET is `soon`").said("`28s`");
+    end.code(1).said("Error: TESTUDO_BUDGET is `soon`").said("`28s`").did_not_say("panicked");
 }
 
 #[test]

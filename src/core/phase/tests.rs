@@ -65,6 +65,7 @@ fn said(actions: &[Action]) -> String {
         Action::Enter(phase) => phase.name().to_owned(),
         Action::CutShields => "cut shields".to_owned(),
         Action::Say => "say".to_owned(),
+        Action::SayUnfinished => "say unfinished".to_owned(),
         Action::Force(Force::Press) => "force".to_owned(),
         Action::Force(Force::Budget) => "force by budget".to_owned(),
     });
@@ -76,7 +77,7 @@ fn l40_phases_only_rise_and_each_is_entered_once() {
     each_step(|before, event, actions, after| {
         let entered = actions.iter().filter_map(|action| match action {
             Action::Enter(phase) => Some(*phase),
-            Action::Begin | Action::CutShields | Action::Say | Action::Force(_) => None,
+            Action::Begin | Action::CutShields | Action::Say | Action::SayUnfinished | Action::Force(_) => None,
         });
         let mut phase = before.phase;
         for next in entered {
@@ -174,6 +175,42 @@ fn shields_are_cut_only_when_all_but_the_reserve_is_used_up() {
     });
 }
 
+#[test]
+fn who_has_not_finished_is_said_exactly_when_a_phase_for_finishing_is_cut_short() {
+    each_step(|before, event, actions, _| {
+        let entered = actions.iter().position(|action| *action == Action::Enter(Phase::Cancelling));
+        let is_cut = match event {
+            Event::Press(_) => before.is_requested(),
+            Event::Elapsed(phase) => phase == Phase::InFlight && before.phase == phase,
+            Event::Request(_)
+            | Event::Quit
+            | Event::DelayOver
+            | Event::HooksOver
+            | Event::PartsGone
+            | Event::MainEnded
+            | Event::Empty
+            | Event::Flushed => false,
+        };
+        let said = actions.iter().position(|action| *action == Action::SayUnfinished);
+        // Before the cancel: after it, who was cut off may be gone.
+        let expected = entered.filter(|_| is_cut).map(|at| at.saturating_sub(1));
+        assert_eq!(said, expected, "{before:?} {event:?} {actions:?}");
+    });
+}
+
+#[test]
+fn each_press_says_something() {
+    each_step(|before, event, actions, _| {
+        let says = |action: &Action| match action {
+            Action::Begin | Action::Say | Action::SayUnfinished | Action::Force(_) => true,
+            Action::Enter(_) | Action::CutShields => false,
+        };
+        if matches!(event, Event::Press(_)) && before.phase != Phase::Exit {
+            assert_eq!(actions.iter().filter(|action| says(action)).count(), 1, "{before:?} {event:?} {actions:?}");
+        }
+    });
+}
+
 /// The same by brute force, without the help of states: what a user sees of every sequence up to a length.
 #[test]
 fn l41_every_sequence_of_events_keeps_the_order() {
@@ -216,7 +253,7 @@ fn each_phase_waits_for_those_who_take_part_in_it() {
     );
     check(
         &[Event::Press(all), Event::Press(all), Event::Press(all)],
-        &["initiated, begin, draining", "cancelling, shielded", "force"],
+        &["initiated, begin, draining", "say unfinished, cancelling, shielded", "force"],
     );
 }
 
@@ -238,7 +275,7 @@ fn the_clock_goes_on_where_nobody_does() {
             "initiated, begin, draining",
             "not accepting, in flight",
             "",
-            "cancelling, shielded",
+            "say unfinished, cancelling, shielded",
             "cut shields, finalizing",
             "force by budget",
             "",
