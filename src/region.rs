@@ -319,7 +319,7 @@ impl<F: Future> Region<F> {
 
     fn cut(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let absorber = match self.entry.cutting {
-            Cutting::Unwinds => frame.node().latch(),
+            Cutting::Unwinds => frame.latch(),
             Cutting::Caught => Some(Arc::clone(frame.node())),
         };
         let Some((absorber, cause)) = absorber.and_then(|node| node.cause().map(|cause| (node, cause))) else {

@@ -10,7 +10,7 @@ use crate::trio_side::{Reply, Trio};
 /// How often trio runs a program, each time with another order of what is ready at one instant.
 const TRIO_SEEDS: u32 = 4;
 /// The same before a difference counts, so that it is not a race of which trio has shown one end by chance.
-const TRIO_SEEDS_SURE: u32 = 64;
+const TRIO_SEEDS_SURE: u32 = 96;
 /// The same for Testudo; seed 0 is the plain order.
 const TESTUDO_SEEDS: u64 = 3;
 /// Programs that are tried to make one smaller.

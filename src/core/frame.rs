@@ -224,6 +224,17 @@ impl<H> Frame<H> {
         self.node().is_cancelled()
     }
 
+    /// Fixes the absorber of the cut of this frame (M3). It is decided by the first cut of what a node judges, and again, outwards,
+    /// where the unwinding leaves a task or the node that was to absorb it; a region that it passes on its way there (one with a
+    /// finalizer, a scope that has to unwind) decides nothing.
+    pub(crate) fn latch(&self) -> Option<Arc<Node<H>>> {
+        match &self.under {
+            Under::Frame(_) => self.node().latch_on(),
+            Under::Node(node) if node.unwinds() => node.latch_on(),
+            Under::Node(_) | Under::Task { .. } => self.node().latch(),
+        }
+    }
+
     /// Begins a poll with the cancel visible; `first`: the one before was not. True if anything holds the frame.
     pub(crate) fn begin(&self, first: bool) -> bool {
         let mut state = self.state.lock();

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use testudo::{CancelScope, EffectiveDeadline, StartError, Started, current_deadline, nursery, shield_with};
+use testudo::{
+    CancelScope, EffectiveDeadline, FinalizeExt, StartError, Started, checkpoint, current_deadline, nursery,
+    shield_with,
+};
 use tokio::time::{Instant, sleep};
 
 const S: Duration = Duration::from_secs(1);
@@ -57,4 +60,45 @@ async fn a_child_that_starts_in_a_cancelled_start_and_fails_gives_its_error() {
     });
     end.await.unwrap();
     assert!(matches!(value.await.unwrap(), Err(StartError::Failed("but"))));
+}
+
+/// Cancelled by itself after one second, and by what is around it after two, while a finalizer runs; a second finalizer then raises
+/// its shield. True if it has ended, and not unwound.
+async fn a_scope_that_is_shielded_by_its_last_finalizer<F: Future<Output = ()>>(body: impl FnOnce() -> F) -> bool {
+    let mut ended = false;
+    let inner = CancelScope::new().timeout(S);
+    let handle = inner.handle();
+    let outer = CancelScope::new().timeout(2 * S).run(async {
+        let unwinding = body().on_cancel(async move { handle.set_shielded(true) });
+        assert!(inner.run(unwinding).await.is_err());
+        ended = true;
+        checkpoint().await;
+        unreachable!("the scope around it is cancelled");
+    });
+    assert!(outer.await.is_err());
+    ended
+}
+
+#[testudo::test(start_paused = true)]
+async fn a_finalizer_that_is_passed_leaves_the_choice_of_who_absorbs_to_the_end_of_the_scope() {
+    let body = || sleep(60 * S).on_cancel(sleep(4 * S));
+    assert!(a_scope_that_is_shielded_by_its_last_finalizer(body).await);
+}
+
+#[testudo::test(start_paused = true)]
+async fn a_scope_that_is_passed_leaves_the_choice_of_who_absorbs_to_the_one_that_was_cancelled() {
+    let body = || async {
+        let passed = CancelScope::new().run(sleep(60 * S).on_cancel(sleep(4 * S)));
+        unreachable!("it unwinds: {:?}", passed.await);
+    };
+    assert!(a_scope_that_is_shielded_by_its_last_finalizer(body).await);
+}
+
+#[testudo::test(start_paused = true)]
+async fn a_scope_whose_outside_is_cancelled_during_its_last_finalizer_does_not_return() {
+    let outer = CancelScope::new().timeout(2 * S).run(async {
+        let end = CancelScope::new().timeout(S).run(sleep(60 * S).on_cancel(sleep(4 * S))).await;
+        unreachable!("the outermost absorbs, and not the inner one with {end:?}");
+    });
+    assert!(outer.await.is_err());
 }

@@ -193,6 +193,26 @@ fn a_frame_that_is_uncancelled_meanwhile_is_cut_only_while_it_is_cancelled() {
     });
 }
 
+/// One finalizer around the other, in a scope that was cancelled: the second cut goes on with what the first has begun.
+#[test]
+fn a_cut_that_an_unwinding_passes_keeps_who_absorbs_while_the_outside_is_cancelled() {
+    model(|| {
+        let top = root();
+        let frame = frame_of(&scope(&top));
+        let outer = Frame::of_frame(Arc::clone(&frame));
+        let inner = Frame::of_frame(Arc::clone(&outer));
+        frame.node().cancel(cause());
+        let cancel = spawn(&top, |top| top.cancel(cause()));
+        let first = inner.latch().expect("it is cancelled throughout");
+        let second = outer.latch().expect("it is cancelled throughout");
+        assert!(Arc::ptr_eq(&first, &second), "it was moved on the way");
+        join(cancel);
+        // Where the scope itself is cut, the outermost counts.
+        let last = frame.latch().expect("it is cancelled throughout");
+        assert!(Arc::ptr_eq(&last, &top) && frame.node().unwinds());
+    });
+}
+
 /// What the judge takes for the echo of its own wake must be nothing else.
 #[test]
 fn a_wake_from_elsewhere_is_outstanding_or_disturbs_the_next_poll() {

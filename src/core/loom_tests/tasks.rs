@@ -60,6 +60,30 @@ fn a_task_that_gets_its_node_while_its_nursery_is_cancelled_is_cancelled() {
     });
 }
 
+/// The first task that was cut has made the nursery the absorber, so the others take the short way to it, for as long as nothing
+/// around it is cancelled.
+#[test]
+fn tasks_that_are_cut_while_the_outside_is_cancelled_agree_that_the_outermost_absorbs() {
+    model(|| {
+        let top = root();
+        let home = nursery(&top);
+        let ((one, _), (two, _), (three, _)) = (task(&home), task(&home), task(&home));
+        home.cancel(cause());
+        let first = one.latch().expect("it is cancelled");
+        assert!(Arc::ptr_eq(&first, &home));
+        let cancel = spawn(&top, |top| top.cancel(cause()));
+        let other = spawn(&two, |two| two.latch().expect("it is cancelled throughout"));
+        let mine = three.latch().expect("it is cancelled throughout");
+        let other = join(other);
+        let goes_on = |absorber: &Arc<Node>| Arc::ptr_eq(absorber, &top);
+        assert!([&other, &mine].into_iter().all(|absorber| goes_on(absorber) || Arc::ptr_eq(absorber, &home)));
+        assert_eq!(home.unwinds(), goes_on(&other) || goes_on(&mine), "the nursery returns and unwinds");
+        join(cancel);
+        let last = one.latch().expect("it is cancelled throughout");
+        assert!(goes_on(&last) && home.unwinds(), "who was cut after the cancel has not seen it");
+    });
+}
+
 #[test]
 fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
     model(|| {

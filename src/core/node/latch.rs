@@ -29,6 +29,16 @@ impl<H> Node<H> {
         }
     }
 
+    /// The absorber for a cut that only goes on with an unwinding, so that it decides nothing: the one that an earlier cut of what
+    /// this node judges has fixed. Without such a cut, as [`latch`](Self::latch).
+    pub(crate) fn latch_on(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if !self.has(LATCHED) {
+            return self.latch();
+        }
+        let outwards = |node: &Arc<Self>| node.parent().filter(|parent| node.unwinds() && parent.is_cancelled());
+        std::iter::successors(Some(Arc::clone(self)), outwards).last()
+    }
+
     /// True if an earlier cut has fixed this node as its absorber, and nothing around it was cancelled since: one look for each of
     /// the many tasks of a nursery that are cut after the first.
     fn absorbs_already(&self) -> bool {
