@@ -9,13 +9,12 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use testudo::{CancelScope, is_cancelled};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tower_service::Service;
 
 use crate::BoxError;
 use crate::doing::Doing;
@@ -53,7 +52,7 @@ impl Connection {
     pub(crate) async fn run<I, S, R>(mut self, io: Watched<I>, service: S)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         R: Body + Send + 'static,
@@ -71,15 +70,14 @@ impl Connection {
     async fn serve<I, S, R>(&self, io: Watched<I>, service: S)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         R: Body + Send + 'static,
         R::Data: Send,
         R::Error: Into<BoxError>,
     {
-        let (io, service) = (TokioIo::new(io), TowerToHyperService::new(service));
-        let mut conn = pin!(self.http.serve_connection_with_upgrades(io, service));
+        let mut conn = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(io), service));
         let mut hold = Hold { doing: &self.doing, scope: None };
         let mut stop = pin!(self.gate.wait_stop());
         let stops = poll_fn(|cx| {

@@ -28,8 +28,8 @@ pub(crate) struct Doing {
 #[derive(Default)]
 struct Requests {
     active: Vec<Arc<Request>>,
-    /// The name of the latest, for what comes of it: the stream of HTTP/2, or the upgrade.
-    latest: Option<Arc<str>>,
+    /// The latest, for what comes of it: the stream of HTTP/2, or the upgrade.
+    latest: Option<Arc<Request>>,
 }
 
 /// One request of a connection.
@@ -50,16 +50,23 @@ impl Request {
     pub(crate) fn rise(&self, part: Part) {
         self.part.fetch_max(part as u8, Ordering::Relaxed);
     }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    pub(crate) fn part(&self) -> &'static str {
+        match self.part.load(Ordering::Relaxed) {
+            part if part == Part::Reading as u8 => "reading its body",
+            part if part == Part::Working as u8 => "working",
+            _ => "writing its answer",
+        }
+    }
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.name.fmt(f)?;
-        f.write_str(match self.part.load(Ordering::Relaxed) {
-            part if part == Part::Reading as u8 => ", reading its body",
-            part if part == Part::Working as u8 => ", working",
-            _ => ", writing its answer",
-        })
+        write!(f, "{}, {}", self.name, self.part())
     }
 }
 
@@ -75,17 +82,17 @@ impl Doing {
 
     /// The head of a request is complete.
     pub(crate) fn begin(self: &Arc<Self>, name: Arc<str>) -> Active {
-        let request = Arc::new(Request { name: Arc::clone(&name), part: AtomicU8::new(Part::Reading as u8) });
+        let request = Arc::new(Request { name, part: AtomicU8::new(Part::Reading as u8) });
         self.in_head.store(false, Ordering::Relaxed);
         let mut requests = self.requests();
-        requests.latest = Some(name);
+        requests.latest = Some(Arc::clone(&request));
         requests.active.push(Arc::clone(&request));
         drop(requests);
         self.changed.send_replace(());
         Active { doing: Arc::clone(self), request }
     }
 
-    pub(crate) fn latest(&self) -> Option<Arc<str>> {
+    pub(crate) fn latest(&self) -> Option<Arc<Request>> {
         self.requests().latest.clone()
     }
 
@@ -149,7 +156,8 @@ impl Doing {
     fn fmt_now(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let requests = self.requests();
         if self.is_upgraded.load(Ordering::Relaxed) {
-            return write!(f, "{}, upgraded", requests.latest.as_deref().unwrap_or("a connection"));
+            let name = requests.latest.as_ref().map_or("a connection", |request| &*request.name);
+            return write!(f, "{name}, upgraded");
         }
         match requests.active.as_slice() {
             [] if self.in_head.load(Ordering::Relaxed) => f.write_str("reading the head of a request"),

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use testudo::{Nursery, Phase, Policy, ShutdownHandle, nursery, take_part, warn};
 use testudo_tower::Owner;
 use tokio::sync::{Semaphore, watch};
@@ -48,6 +49,10 @@ pub fn serve<L, S>(listener: L, service: S) -> Server<L, S> {
 }
 
 /// A server that has not begun; made by [`serve`].
+///
+/// # Cancel safety
+///
+/// Dropping its future closes the listener and cancels the connections; the owner of the code around adopts them and waits for them.
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Server<L, S> {
     listener: L,
@@ -242,7 +247,7 @@ impl<S: Clone> Hall<S> {
             doing: Arc::clone(&doing),
         };
         let service = Noted {
-            inner: self.service.clone(),
+            inner: TowerToHyperService::new(self.service.clone()),
             doing: Arc::clone(&doing),
             gate: Arc::clone(&self.gate),
             peer,
