@@ -1,6 +1,6 @@
 //! One connection, from its acceptance to its end.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use testudo::{CancelScope, is_cancelled};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::BoxError;
 use crate::doing::Doing;
@@ -28,6 +28,7 @@ pub(crate) struct Connection {
     pub(crate) doing: Arc<Doing>,
     pub(crate) leash: Leash,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) head_timeout: Duration,
     pub(crate) linger: Duration,
     pub(crate) ending: Ending,
 }
@@ -80,9 +81,10 @@ impl Connection {
         let mut conn = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(io), service));
         let mut hold = Hold { doing: &self.doing, scope: None };
         let mut stop = pin!(self.gate.wait_stop());
+        let mut mute = pin!(self.mute());
         let stops = poll_fn(|cx| {
             // Its errors are those of its peer: nothing can be done about them here.
-            if conn.as_mut().poll(cx).is_ready() {
+            if conn.as_mut().poll(cx).is_ready() || mute.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
             hold.poll(cx);
@@ -101,6 +103,14 @@ impl Connection {
             quiet.as_mut().poll(cx)
         })
         .await;
+    }
+
+    /// Waits until a peer has taken too long to say which protocol it speaks: hyper's own clock begins after that.
+    async fn mute(&self) {
+        sleep(self.head_timeout).await;
+        if !self.doing.is_unknown() {
+            pending().await
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 pub(crate) struct Doing {
     /// Those that have begun and whose answer has not been written.
     requests: Mutex<Requests>,
+    /// By its first bytes: see [`UNKNOWN`].
     protocol: AtomicU8,
     /// Bytes of a head have come.
     in_head: AtomicBool,
@@ -70,10 +71,22 @@ impl fmt::Display for Request {
     }
 }
 
-/// The protocol, by its first bytes.
-const UNKNOWN: u8 = 0;
-const HTTP1: u8 = 1;
-const HTTP2: u8 = 2;
+/// What each HTTP/2 connection begins with. As long as only a part of it has come, nobody knows the protocol.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The protocol is not known, and so many bytes of the preface have come.
+const UNKNOWN: std::ops::Range<u8> = 0..PREFACE.len() as u8;
+const HTTP1: u8 = u8::MAX;
+const HTTP2: u8 = PREFACE.len() as u8;
+
+/// What is known after `known` and the next byte.
+fn protocol(known: u8, byte: &u8) -> u8 {
+    match PREFACE.get(usize::from(known)) {
+        Some(next) if next == byte => known + 1,
+        Some(_) => HTTP1,
+        None => known,
+    }
+}
 
 impl Doing {
     fn requests(&self) -> MutexGuard<'_, Requests> {
@@ -98,14 +111,17 @@ impl Doing {
 
     /// Bytes were read.
     pub(crate) fn read(&self, bytes: &[u8]) {
-        if self.protocol.load(Ordering::Relaxed) == UNKNOWN {
-            // Enough to tell it from a method: the preface is `PRI * HTTP/2.0`.
-            let protocol = if bytes.starts_with(b"PRI") { HTTP2 } else { HTTP1 };
-            self.protocol.store(protocol, Ordering::Relaxed);
+        let known = self.protocol.load(Ordering::Relaxed);
+        if UNKNOWN.contains(&known) {
+            self.protocol.store(bytes.iter().fold(known, protocol), Ordering::Relaxed);
         }
-        if !self.is_http2() && self.requests().active.is_empty() {
-            self.in_head.store(true, Ordering::Relaxed);
-        }
+        let in_head = !self.is_http2() && self.requests().active.is_empty();
+        self.in_head.store(in_head, Ordering::Relaxed);
+    }
+
+    /// True if it could be of either protocol.
+    pub(crate) fn is_unknown(&self) -> bool {
+        UNKNOWN.contains(&self.protocol.load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_write_blocked(&self, blocked: bool) {

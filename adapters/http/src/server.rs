@@ -93,8 +93,8 @@ impl<L, S> Server<L, S> {
         self
     }
 
-    /// Sets how long the head of an HTTP/1 request may take to arrive; then the connection is closed. The default is 30 s. It counts from
-    /// the end of the request before, so it is also how long an idle connection is kept.
+    /// Sets how long the head of an HTTP/1 request may take to arrive, and the preface of HTTP/2; then the connection is closed. The
+    /// default is 30 s. It counts from the end of the request before, so it is also how long an idle connection is kept.
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.settings.head_timeout = timeout;
         self
@@ -237,6 +237,7 @@ impl<S: Clone> Hall<S> {
             http: self.http(&doing, &name),
             leash,
             gate: Arc::clone(&self.gate),
+            head_timeout: self.settings.head_timeout,
             linger: self.settings.linger,
             ending: Ending {
                 tally: Arc::clone(&self.tally),

@@ -69,6 +69,24 @@ fn a_connection_without_a_byte_ends_at_once() {
 }
 
 #[test]
+fn a_connection_with_a_byte_or_a_part_of_the_http2_preface_ends_at_once() {
+    for part in ["G", "P", "PRI * HT"] {
+        let ran = run(
+            runner(),
+            app(),
+            |s| s.linger(Duration::from_millis(50)),
+            |address| async move {
+                let stream = send(address, part.as_bytes()).await;
+                wait_dump("[reading the head of a request]").await;
+                stream
+            },
+        );
+        assert!(ran.took < QUICK, "{part} {:?}", ran.took);
+        assert!(ran.cancelled().is_empty(), "{part} {:?}", ran.cancelled());
+    }
+}
+
+#[test]
 fn an_idle_keep_alive_connection_ends_at_once() {
     let ran = run(
         runner(),

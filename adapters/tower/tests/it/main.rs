@@ -7,6 +7,7 @@ mod deadline;
 mod disconnect;
 mod grpc;
 mod hops;
+mod spans;
 mod stream;
 mod support;
 mod tcp;
