@@ -8,4 +8,5 @@ mod http2;
 mod memory;
 mod settings;
 mod stop;
+mod storm;
 mod support;
