@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use testudo::{CancelScope, is_cancelled};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::BoxError;
 use crate::doing::Doing;
@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) gate: Arc<Gate>,
     pub(crate) head_timeout: Duration,
     pub(crate) linger: Duration,
+    /// When it was accepted. It is not told to end before it is as old as the linger: its first request is on its way.
+    pub(crate) born: Instant,
     pub(crate) ending: Ending,
 }
 
@@ -91,6 +93,17 @@ impl Connection {
             stop.as_mut().poll(cx).map(|()| true)
         });
         if !stops.await {
+            return;
+        }
+        let mut young = pin!(timeout_at(self.born + self.linger, self.doing.wait_begun()));
+        let ended = poll_fn(|cx| {
+            if conn.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            hold.poll(cx);
+            young.as_mut().poll(cx).map(|_| false)
+        });
+        if ended.await {
             return;
         }
         conn.as_mut().graceful_shutdown();

@@ -105,6 +105,20 @@ impl Doing {
         Active { doing: Arc::clone(self), request }
     }
 
+    /// True if a request has ever begun.
+    fn has_begun(&self) -> bool {
+        self.requests().latest.is_some()
+    }
+
+    /// Waits for the first request.
+    pub(crate) async fn wait_begun(&self) {
+        let mut changes = self.changed.subscribe();
+        while !self.has_begun() {
+            // The sender is ours.
+            drop(changes.changed().await);
+        }
+    }
+
     pub(crate) fn latest(&self) -> Option<Arc<Request>> {
         self.requests().latest.clone()
     }

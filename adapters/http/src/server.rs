@@ -114,8 +114,8 @@ impl<L, S> Server<L, S> {
         self
     }
 
-    /// Sets how long a connection without a request is kept when accepting has ended, if it does not close by itself: for a head that is on
-    /// its way, and for an HTTP/2 peer that has not acknowledged the goodbye. The default is 1 s.
+    /// Sets how long a connection without a request is kept when accepting has ended, if one may be on its way: half of a head has come,
+    /// an HTTP/2 peer has not acknowledged the goodbye, or the connection is not older than this and has had no request. The default is 1 s.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
         self
@@ -239,6 +239,7 @@ impl<S: Clone> Hall<S> {
             gate: Arc::clone(&self.gate),
             head_timeout: self.settings.head_timeout,
             linger: self.settings.linger,
+            born: Instant::now(),
             ending: Ending {
                 tally: Arc::clone(&self.tally),
                 peer: Arc::clone(&name),

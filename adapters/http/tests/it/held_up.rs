@@ -53,11 +53,11 @@ fn without_a_connection_it_ends_at_once() {
 }
 
 #[test]
-fn a_connection_without_a_byte_ends_at_once() {
+fn a_connection_without_a_byte_ends_after_the_linger() {
     let ran = run(
         runner(),
         app(),
-        |s| s,
+        |s| s.linger(Duration::from_millis(50)),
         |address| async move {
             let stream = send(address, b"").await;
             wait_dump("[idle]").await;
@@ -69,7 +69,7 @@ fn a_connection_without_a_byte_ends_at_once() {
 }
 
 #[test]
-fn a_connection_with_a_byte_or_a_part_of_the_http2_preface_ends_at_once() {
+fn a_connection_with_a_byte_or_a_part_of_the_http2_preface_ends_after_the_linger() {
     for part in ["G", "P", "PRI * HT"] {
         let ran = run(
             runner(),

@@ -6,6 +6,7 @@
 mod held_up;
 mod http2;
 mod memory;
+mod roll;
 mod settings;
 mod stop;
 mod storm;
