@@ -17,9 +17,10 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::memory::{queue, read_all};
-use crate::support::{Answer, read_to_end, read_until, run, runner, send, wait_dump};
+use crate::support::{Answer, patient, read_to_end, read_until, run, runner, send, wait_dump};
 
-const QUICK: Duration = Duration::from_millis(250);
+/// Much shorter than the graceful phase of a patient run.
+const QUICK: Duration = Duration::from_secs(3);
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
@@ -78,7 +79,7 @@ fn a_stream_of_events_that_listens_ends_in_order() {
     };
     let app = Router::new().route("/events", get(events));
     let ran = run(
-        runner(),
+        patient(),
         app,
         |s| s,
         |address| async move {
@@ -103,7 +104,7 @@ fn a_websocket_that_listens_ends_in_order() {
         }),
     );
     let ran = run(
-        runner(),
+        patient(),
         app,
         |s| s,
         |address| async move {

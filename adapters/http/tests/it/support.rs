@@ -41,6 +41,11 @@ pub(crate) fn runner() -> Runner {
     Runner::new().worker_threads(2).reporter(None).budget(Duration::from_secs(10)).graceful_budget(graceful)
 }
 
+/// A runner whose graceful phase would be seen.
+pub(crate) fn patient() -> Runner {
+    runner().budget(Duration::from_secs(30)).graceful_budget(Duration::from_secs(10))
+}
+
 /// Serves `app`, lets `client` come, and asks for a stop when that has returned. What it returns lives until the end.
 pub(crate) fn run<C, F>(
     runner: Runner,
