@@ -242,7 +242,6 @@ pub async fn drain(budget: Duration) -> Report {
     report_of(&root, left)
 }
 
-/// Takes what was reported so far.
 /// Says `what` to whoever hears the events of this run, as an [`Event::Warning`]; outside of a run it is kept for what [`drain`] returns.
 ///
 /// For code that serves a run and writes to no terminal itself, such as an adapter.
@@ -258,6 +257,7 @@ pub fn warn(what: impl Into<Arc<str>>) {
     host::report(&root(), Event::Warning(what.into()));
 }
 
+/// Takes what was reported so far.
 pub(crate) fn report_of(root: &Node, left: Vec<Subject>) -> Report {
     let (events, omitted, lost) = root.host().map(|host| host.claim()).unwrap_or_default();
     Report {
