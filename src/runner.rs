@@ -15,6 +15,7 @@ use crate::clock;
 use crate::core::cause::Cause;
 use crate::core::node::{Info, Kind};
 use crate::core::phase::Event as Happened;
+use crate::exit::Exit;
 use crate::host::{self, Host, Node};
 use crate::main_task;
 use crate::outcome::{Outcome, Panic, TaskOutput};
@@ -23,7 +24,7 @@ use crate::registry;
 use crate::report::{Event, Report, Reporter};
 use crate::shield::{check_budget, shield_scoped};
 use crate::shutdown::{
-    Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Status, Stop, StopHook,
+    Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Stop, StopHook,
     say_end, status,
 };
 use crate::signal::{self, Signal, Subscription};
@@ -356,19 +357,41 @@ impl Runner {
         F::Output: TaskOutput,
         <F::Output as TaskOutput>::Error: fmt::Debug,
     {
-        let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
-        let (finished, subscription) = self.run_with(main, Location::caller());
-        // A signal that was sent twice, and arrives now, must not change the status.
-        std::mem::forget(subscription);
+        let (finished, exit) = self.run_to_exit(main);
         complain(&finished.outcome);
-        match status(policy, shutdown.how(MainEnd::of(&finished.outcome))) {
-            Status::Code(code) => ExitCode::from(code),
-            Status::Die(signal) => {
-                // What a return from main would do.
-                std::io::stdout().flush().unwrap_or_default();
-                signal::die_by(signal)
-            }
-        }
+        exit.leave()
+    }
+
+    /// Runs `main` like [`run`](Self::run), and gives the end of the process beside the end of the run: for a program that has
+    /// something to do in between, as to print a last line. With nothing in between, and an error printed, it is
+    /// [`run_and_exit`](Self::run_and_exit).
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::process::ExitCode;
+    /// use testudo::Runner;
+    ///
+    /// fn main() -> ExitCode {
+    ///     let (finished, exit) = Runner::new().run_to_exit(async { Ok::<_, std::io::Error>(7) });
+    ///     println!("the end: {}", finished.outcome.unwrap()); // a second Ctrl-C does not hinder it
+    ///     exit.leave()
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn run_to_exit<F>(self, main: F) -> (FinishedOf<F::Output>, Exit)
+    where
+        F: Future,
+        F::Output: TaskOutput,
+    {
+        let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
+        let (finished, listening) = self.run_with(main, Location::caller());
+        let status = status(policy, shutdown.how(MainEnd::of(&finished.outcome)));
+        (finished, Exit::new(status, listening))
     }
 
     fn run_with<F>(self, main: F, place: &'static Location<'static>) -> (FinishedOf<F::Output>, Option<Listening>)
@@ -504,7 +527,7 @@ fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
 
 /// A run hears signals as long as this lives.
 #[expect(dead_code, reason = "kept for their destructors")]
-enum Listening {
+pub(crate) enum Listening {
     Process(Subscription),
     #[cfg(feature = "testing")]
     Injected(Connection),
