@@ -24,8 +24,8 @@ use crate::registry;
 use crate::report::{Event, Report, Reporter};
 use crate::shield::{check_budget, shield_scoped};
 use crate::shutdown::{
-    Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Stop, StopHook,
-    say_end, status,
+    Budget, Config, Control, ExitPolicy, ForceHook, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Stop,
+    StopHook, say_end, status,
 };
 use crate::signal::{self, Signal, Subscription};
 #[cfg(feature = "testing")]
@@ -99,6 +99,7 @@ pub struct Runner {
     /// None: the default one.
     reporter: Option<Option<Reporter>>,
     on_stop: Option<StopHook>,
+    on_force: Option<ForceHook>,
     pre_stop: Vec<Hook>,
     at_end: Vec<Hook>,
     exit_policy: ExitPolicy,
@@ -144,6 +145,7 @@ impl Runner {
             config: Config::default(),
             reporter: None,
             on_stop: None,
+            on_force: None,
             pre_stop: Vec::new(),
             at_end: Vec::new(),
             exit_policy: ExitPolicy::default(),
@@ -212,6 +214,13 @@ impl Runner {
     /// of the run; half a second is waited for it.
     pub fn on_stop(mut self, hook: impl Fn(&Cause) + Send + Sync + 'static) -> Self {
         self.on_stop = Some(StopHook(Arc::new(hook)));
+        self
+    }
+
+    /// Calls `hook` right before the process is ended by force, for a last word: by a third press, by SIGQUIT, or because all time is
+    /// up. On a thread of its own, also with every worker stuck; half a second is waited for it.
+    pub fn on_force(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_force = Some(ForceHook(Arc::new(hook)));
         self
     }
 
@@ -445,12 +454,13 @@ impl Runner {
     /// Binds the shutdown to the run, and listens to signals. Gives the hooks of the end.
     fn begin(self, root: &Arc<Node>, budget: Budget) -> (Option<Listening>, Vec<Hook>) {
         let has_progress = self.reporter.is_none() && std::io::stderr().is_terminal();
-        let (hooks, on_stop) = (Mutex::new(self.pre_stop), self.on_stop);
+        let (hooks, on_stop, on_force) = (Mutex::new(self.pre_stop), self.on_stop, self.on_force);
         #[cfg(feature = "testing")]
         let is_test = self.source.is_some();
         #[cfg(not(feature = "testing"))]
         let is_test = false;
-        self.shutdown.attach(Run { root: Arc::clone(root), budget, hooks, on_stop, has_progress, is_test });
+        let root_of_run = Arc::clone(root);
+        self.shutdown.attach(Run { root: root_of_run, budget, hooks, on_stop, on_force, has_progress, is_test });
         if !self.signals {
             return (None, self.at_end);
         }

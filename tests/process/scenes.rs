@@ -64,6 +64,7 @@ fn actor() {
         "enduring" => enduring(),
         "hook" => hook(),
         "bad_hook_and_main" => bad_hook_and_main(),
+        "last_word" => wait_for(runner().on_force(|| say("the last word"))),
         "stop_quiet" => crate::stop::quiet(),
         other => {
             crate::hangs::play(other);
