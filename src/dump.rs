@@ -180,6 +180,9 @@ impl fmt::Display for Entry {
         if let Some(name) = self.who.name() {
             write!(f, " {name}")?;
         }
+        if let Some(status) = self.who.status() {
+            write!(f, " [{status}]")?;
+        }
         let place: &Location<'_> = self.who.place();
         write!(f, " at {}:{}, {} {:.1?}", place.file(), place.line(), self.state, self.who.age())?;
         if let Some(left) = self.left {

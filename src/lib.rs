@@ -487,7 +487,7 @@ pub use nursery::{
 };
 pub use outcome::{ChildOutput, Outcome, Panic, TaskOutput};
 pub use policy::Policy;
-pub use registry::{FindError, Which, all_tasks, cancel, current_task, drain, find, root_nursery, spawn};
+pub use registry::{FindError, Which, all_tasks, cancel, current_task, drain, find, root_nursery, spawn, warn};
 pub use report::{Event, Report, Reporter, Subject};
 #[cfg(feature = "signal")]
 pub use runner::{Finished, Runner, run};

@@ -16,7 +16,7 @@ use crate::host::{self, Frame, Node};
 use crate::nursery::{Nursery, Shared};
 use crate::outcome::{ChildOutput, TaskOutput};
 use crate::policy::Policy;
-use crate::report::{Report, Subject};
+use crate::report::{Event, Report, Subject};
 use crate::task::{Task, TaskId, TaskRef};
 
 /// Begins a task that the run owns (asyncio's `create_task`).
@@ -243,6 +243,13 @@ pub async fn drain(budget: Duration) -> Report {
 }
 
 /// Takes what was reported so far.
+/// Says `what` to whoever hears the events of this run, as an [`Event::Warning`]; outside of a run it is kept for what [`drain`] returns.
+///
+/// For code that serves a run and writes to no terminal itself, such as an adapter.
+pub fn warn(what: impl Into<Arc<str>>) {
+    host::report(&root(), Event::Warning(what.into()));
+}
+
 pub(crate) fn report_of(root: &Node, left: Vec<Subject>) -> Report {
     let (events, omitted, lost) = root.host().map(|host| host.claim()).unwrap_or_default();
     Report {

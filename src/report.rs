@@ -19,6 +19,7 @@ use crate::shutdown::StopReport;
 pub struct Subject {
     what: &'static str,
     name: Option<Arc<str>>,
+    status: Option<Arc<str>>,
     place: &'static Location<'static>,
     age: Duration,
 }
@@ -45,11 +46,11 @@ impl Subject {
             (false, true) => "daemon",
             (false, false) => "task",
         };
-        Self::new(what, &task.info, Some(task.name()))
+        Self { status: task.status().map(Into::into), ..Self::new(what, &task.info, Some(task.name())) }
     }
 
     fn new(what: &'static str, info: &Info, name: Option<Arc<str>>) -> Self {
-        Self { what, name, place: info.place, age: clock::age(info.born) }
+        Self { what, name, status: None, place: info.place, age: clock::age(info.born) }
     }
 
     pub(crate) fn named(self, name: &Arc<str>) -> Self {
@@ -64,6 +65,11 @@ impl Subject {
     /// Returns the name, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Returns what it is doing, if it says so; see [`TaskBuilder::status`](crate::TaskBuilder::status).
+    pub fn status(&self) -> Option<&str> {
+        self.status.as_deref()
     }
 
     /// Returns the place in the source where it was made.
@@ -82,6 +88,9 @@ impl fmt::Display for Subject {
         f.write_str(self.what)?;
         if let Some(name) = &self.name {
             write!(f, " `{name}`")?;
+        }
+        if let Some(status) = &self.status {
+            write!(f, " [{status}]")?;
         }
         write!(f, " ({}:{}, {:.1?} old)", self.place.file(), self.place.line(), self.age)
     }
@@ -319,9 +328,10 @@ impl fmt::Display for Report {
 impl serde::Serialize for Subject {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut fields = serializer.serialize_struct("Subject", 4)?;
+        let mut fields = serializer.serialize_struct("Subject", 5)?;
         fields.serialize_field("what", self.what)?;
         fields.serialize_field("name", &self.name.as_deref())?;
+        fields.serialize_field("status", &self.status.as_deref())?;
         fields.serialize_field("place", &format_args!("{}:{}", self.place.file(), self.place.line()))?;
         fields.serialize_field("age", &self.age.as_secs_f64())?;
         fields.end()

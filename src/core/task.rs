@@ -1,12 +1,12 @@
 //! What is known of one task, for as long as anybody looks at it.
 
+use std::fmt;
 use std::task::Waker;
 
 use super::node::Info;
 use super::sync::{Arc, AtomicUsize, OnceLock, Ordering};
 
 /// The record of a task: who it is, and how far it has come.
-#[derive(Debug)]
 pub(crate) struct TaskInfo {
     pub(crate) id: u64,
     pub(crate) info: Info,
@@ -14,7 +14,12 @@ pub(crate) struct TaskInfo {
     fate: AtomicUsize,
     /// Who is told of the end, if anybody asked in time.
     on_end: OnceLock<Waker>,
+    /// Set before the task begins, if at all.
+    status: Option<Status>,
 }
+
+/// Says what a task is doing, whenever somebody looks.
+pub(crate) type Status = Box<dyn Fn() -> String + Send + Sync>;
 
 /// What is special about a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +43,16 @@ const CUT: usize = 1 << 4;
 
 impl TaskInfo {
     pub(crate) fn new(id: u64, info: Info, traits: Traits) -> Self {
-        Self { id, info, traits, fate: AtomicUsize::new(0), on_end: OnceLock::new() }
+        Self { id, info, traits, fate: AtomicUsize::new(0), on_end: OnceLock::new(), status: None }
+    }
+
+    pub(crate) fn with_status(self, status: Option<Status>) -> Self {
+        Self { status, ..self }
+    }
+
+    /// What it is doing, in its own words. No lock may be held: they are those of the user.
+    pub(crate) fn status(&self) -> Option<String> {
+        self.status.as_ref().map(|status| status())
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
@@ -96,5 +110,17 @@ impl TaskInfo {
     /// that the task does: the handle may be dropped by a waker that the end of the task wakes.
     pub(crate) fn abandon(&self) -> bool {
         self.fate.fetch_or(ABANDONED, Ordering::AcqRel) & SETTLED != 0
+    }
+}
+
+impl fmt::Debug for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, info, traits, fate, on_end: _, status: _ } = self;
+        f.debug_struct("TaskInfo")
+            .field("id", id)
+            .field("info", info)
+            .field("traits", traits)
+            .field("fate", fate)
+            .finish_non_exhaustive()
     }
 }

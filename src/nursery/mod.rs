@@ -23,7 +23,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
 use crate::core::node::{Info, Kind};
-use crate::core::task::{TaskInfo, Traits};
+use crate::core::task::{Status, TaskInfo, Traits};
 use crate::current;
 use crate::error::{Failed, Failure, SpawnError};
 use crate::host::{self, Frame, Node, lock};
@@ -272,6 +272,7 @@ where
             daemon: false,
             shielded: false,
             abandon: false,
+            status: None,
         }
     }
 }
@@ -321,6 +322,7 @@ pub struct TaskBuilder<'a, E> {
     daemon: bool,
     shielded: bool,
     abandon: bool,
+    status: Option<Status>,
 }
 
 impl<E> TaskBuilder<'_, E>
@@ -357,6 +359,30 @@ where
     #[doc(alias = "abandon_on_cancel")]
     pub fn abandon(mut self) -> Self {
         self.abandon = true;
+        self
+    }
+
+    /// Has the child say what it is doing: `status` is called whenever a dump, an event or a report names it.
+    ///
+    /// It may be called on any thread, at any time until the end of the run, and must not wait. It has no effect on a child that is
+    /// [started](Self::start).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let sent = Arc::new(AtomicU32::new(12));
+    /// let status = { let sent = Arc::clone(&sent); move || format!("{} of 40 sent", sent.load(Ordering::Relaxed)) };
+    /// let sending = testudo::nursery(|n| async move {
+    ///     n.task().name("mail").status(status).spawn(async { tokio::task::yield_now().await });
+    ///     assert!(testudo::dump().to_string().contains("task mail [12 of 40 sent] at "));
+    /// });
+    /// sending.await.unwrap();
+    /// # }
+    /// ```
+    pub fn status(mut self, status: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.status = Some(Box::new(status));
         self
     }
 
@@ -452,7 +478,7 @@ where
 
     fn into_frame(self, blocking: bool) -> Arc<Frame> {
         let traits = Traits { blocking, daemon: self.daemon };
-        let task = TaskInfo::new(host::next_task_id(), self.info, traits);
+        let task = TaskInfo::new(host::next_task_id(), self.info, traits).with_status(self.status);
         let shared = &self.nursery.shared;
         Frame::of_task(Arc::clone(&shared.node), shared.is_owned(), task)
     }

@@ -84,6 +84,25 @@ impl ShutdownHandle {
         Self(shutdown)
     }
 
+    /// Returns the handle on the shutdown of the run that this code is in; none outside of a run.
+    ///
+    /// For code that serves a run and was not given the handle, a server for instance.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use testudo::{Phase, Runner, ShutdownHandle};
+    /// assert!(ShutdownHandle::current().is_none());
+    /// let phase = Runner::new().current_thread().run(async {
+    ///     Ok::<_, ()>(ShutdownHandle::current().map(|own| own.phase()))
+    /// });
+    /// assert_eq!(phase.outcome.unwrap(), Some(Phase::Running));
+    /// ```
+    #[doc(alias = "try_current")]
+    pub fn current() -> Option<Self> {
+        own().map(Self)
+    }
+
     /// Asks for a stop; see [`shutdown`]. Before the run it is remembered.
     pub fn shutdown(&self, reason: impl Into<Cow<'static, str>>) {
         self.0.request(Reason::Requested(reason.into().into()));

@@ -1,0 +1,101 @@
+//! Accepting connections until the run, or whoever started the server, wants it to stop.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use testudo::Participant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::listener::{Listener, Peer};
+
+/// How long is waited after an error before the next try; doubled each time.
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A listener with its gates.
+pub(crate) struct Accepting<'a, L> {
+    pub(crate) listener: L,
+    pub(crate) part: Option<&'a Participant>,
+    pub(crate) stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub(crate) room: Option<Arc<Semaphore>>,
+    pub(crate) name: Arc<str>,
+    pub(crate) pause: Duration,
+}
+
+/// A connection, and the room that it takes.
+pub(crate) type Accepted<L> = (<L as Listener>::Io, Peer, Option<OwnedSemaphorePermit>);
+
+impl<'a, L: Listener> Accepting<'a, L> {
+    /// The next connection; none when accepting has ended.
+    pub(crate) async fn next(&mut self) -> Option<Accepted<L>> {
+        loop {
+            let room = self.room.clone();
+            let accept = async {
+                let room = match room {
+                    Some(room) => room.acquire_owned().await.ok(),
+                    None => None,
+                };
+                self.listener.accept().await.map(|(io, peer)| (io, peer, room))
+            };
+            match gated(self.part, &mut self.stop, accept).await? {
+                Ok(accepted) => {
+                    self.pause = Duration::ZERO;
+                    return Some(accepted);
+                }
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    let pause = self.back_off(&error);
+                    gated(self.part, &mut self.stop, tokio::time::sleep(pause)).await?;
+                }
+            }
+        }
+    }
+
+    /// A connection that waits in the queue of the listener, which would be reset with that.
+    pub(crate) async fn left(&mut self) -> Option<Accepted<L>> {
+        let mut accept = pin!(self.listener.accept());
+        let ready = poll_fn(|cx| match accept.as_mut().poll(cx) {
+            Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+            Poll::Pending => Poll::Ready(None),
+        });
+        ready.await.map(|(io, peer)| (io, peer, None))
+    }
+
+    /// Out of file descriptors, for instance: connections that end give some back.
+    fn back_off(&mut self, error: &io::Error) -> Duration {
+        if self.pause.is_zero() {
+            testudo::warn(format!("server `{}` can not accept connections, and goes on trying: {error}", self.name));
+        }
+        self.pause = (self.pause * 2).clamp(PAUSE, PAUSE_MAX);
+        self.pause
+    }
+}
+
+/// Waits for `fut`, unless accepting ends.
+async fn gated<F: Future>(
+    part: Option<&Participant>,
+    stop: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    fut: F,
+) -> Option<F::Output> {
+    let mut fut = pin!(async {
+        match part {
+            Some(part) => part.accept(fut).await,
+            None => Some(fut.await),
+        }
+    });
+    poll_fn(|cx| match stop.as_mut().map(|stop| stop.as_mut().poll(cx)) {
+        Some(Poll::Ready(())) => Poll::Ready(None),
+        Some(Poll::Pending) | None => fut.as_mut().poll(cx),
+    })
+    .await
+}
+
+/// Whether the next connection may be well.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
+}

@@ -1,0 +1,161 @@
+//! One connection, from its acceptance to its end.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use testudo::{CancelScope, is_cancelled};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tower_service::Service;
+
+use crate::BoxError;
+use crate::doing::Doing;
+use crate::executor::Executor;
+use crate::io::{Leash, Watched};
+use crate::server::{Gate, Tally};
+
+/// What a connection needs besides its bytes and its service.
+pub(crate) struct Connection {
+    pub(crate) http: auto::Builder<Executor>,
+    pub(crate) doing: Arc<Doing>,
+    pub(crate) leash: Leash,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) linger: Duration,
+    pub(crate) ending: Ending,
+}
+
+/// Notes a connection that is cut off.
+pub(crate) struct Ending {
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) peer: Arc<str>,
+    pub(crate) doing: Arc<Doing>,
+    pub(crate) is_over: bool,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.tally.note_cut(format!("{} [{}]", self.peer, self.doing));
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) async fn run<I, S, R>(mut self, io: Watched<I>, service: S)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        R: Body + Send + 'static,
+        R::Data: Send,
+        R::Error: Into<BoxError>,
+    {
+        self.serve(io, service).await;
+        if !self.leash.is_gone() {
+            self.doing.set_upgraded();
+            self.leash.wait_gone().await;
+        }
+        self.ending.is_over = true;
+    }
+
+    async fn serve<I, S, R>(&self, io: Watched<I>, service: S)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        R: Body + Send + 'static,
+        R::Data: Send,
+        R::Error: Into<BoxError>,
+    {
+        let (io, service) = (TokioIo::new(io), TowerToHyperService::new(service));
+        let mut conn = pin!(self.http.serve_connection_with_upgrades(io, service));
+        let mut hold = Hold { doing: &self.doing, scope: None };
+        let mut stop = pin!(self.gate.wait_stop());
+        let stops = poll_fn(|cx| {
+            // Its errors are those of its peer: nothing can be done about them here.
+            if conn.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            hold.poll(cx);
+            stop.as_mut().poll(cx).map(|()| true)
+        });
+        if !stops.await {
+            return;
+        }
+        conn.as_mut().graceful_shutdown();
+        let mut quiet = pin!(quiet_for(self.linger, &self.doing));
+        poll_fn(|cx| {
+            if conn.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            hold.poll(cx);
+            quiet.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
+
+/// Waits until nothing has happened for so long that anybody would miss the connection: half of a head, or an HTTP/2 peer that does not
+/// acknowledge the goodbye, would keep it for ever. A head that is complete in time is served.
+async fn quiet_for(length: Duration, doing: &Doing) {
+    let mut changes = doing.changed.subscribe();
+    loop {
+        changes.mark_unchanged();
+        let is_quiet = doing.is_quiet();
+        // The sender is in `doing`.
+        let change = changes.changed();
+        if !is_quiet {
+            drop(change.await);
+        } else if timeout(length, change).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps a cancelled HTTP/2 connection for as long as streams of it are alive: they are tasks, shields may hold in them, and their
+/// answers go out through it.
+struct Hold<'a> {
+    doing: &'a Arc<Doing>,
+    scope: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Hold<'_> {
+    /// To be called when the connection has nothing more to do for now.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if !is_cancelled() {
+            return;
+        }
+        self.doing.freeze();
+        if self.doing.has_streams() {
+            let doing = Arc::clone(self.doing);
+            self.scope.get_or_insert_with(|| {
+                let streams = CancelScope::new().name("streams").shielded(true).run(wait_streams(doing));
+                Box::pin(async { drop(streams.await) })
+            });
+        }
+        if let Some(scope) = &mut self.scope {
+            if scope.as_mut().poll(cx).is_ready() {
+                self.scope = None;
+            }
+        }
+    }
+}
+
+async fn wait_streams(doing: Arc<Doing>) {
+    let mut changes = doing.changed.subscribe();
+    while doing.has_streams() {
+        // The sender is in `doing`.
+        drop(changes.changed().await);
+    }
+}

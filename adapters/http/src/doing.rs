@@ -1,0 +1,196 @@
+//! What a connection is doing, for those who look at it and for its end.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// Shared by the task of a connection, what it reads and writes, its requests and its streams.
+#[derive(Default)]
+pub(crate) struct Doing {
+    /// Those that have begun and whose answer has not been written.
+    requests: Mutex<Requests>,
+    protocol: AtomicU8,
+    /// Bytes of a head have come.
+    in_head: AtomicBool,
+    /// Bytes wait for a peer that does not read.
+    write_blocked: AtomicBool,
+    /// The tasks of HTTP/2 streams that are alive.
+    streams: AtomicUsize,
+    is_upgraded: AtomicBool,
+    /// Told of each change that the end of the connection may wait for.
+    pub(crate) changed: watch::Sender<()>,
+    /// What it was doing when a cancel came; its destructors say otherwise.
+    at_cancel: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct Requests {
+    active: Vec<Arc<Request>>,
+    /// The name of the latest, for what comes of it: the stream of HTTP/2, or the upgrade.
+    latest: Option<Arc<str>>,
+}
+
+/// One request of a connection.
+pub(crate) struct Request {
+    name: Arc<str>,
+    part: AtomicU8,
+}
+
+/// What a request is at.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Reading = 0,
+    Working = 1,
+    Answering = 2,
+}
+
+impl Request {
+    pub(crate) fn rise(&self, part: Part) {
+        self.part.fetch_max(part as u8, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)?;
+        f.write_str(match self.part.load(Ordering::Relaxed) {
+            part if part == Part::Reading as u8 => ", reading its body",
+            part if part == Part::Working as u8 => ", working",
+            _ => ", writing its answer",
+        })
+    }
+}
+
+/// The protocol, by its first bytes.
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+
+impl Doing {
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The head of a request is complete.
+    pub(crate) fn begin(self: &Arc<Self>, name: Arc<str>) -> Active {
+        let request = Arc::new(Request { name: Arc::clone(&name), part: AtomicU8::new(Part::Reading as u8) });
+        self.in_head.store(false, Ordering::Relaxed);
+        let mut requests = self.requests();
+        requests.latest = Some(name);
+        requests.active.push(Arc::clone(&request));
+        drop(requests);
+        self.changed.send_replace(());
+        Active { doing: Arc::clone(self), request }
+    }
+
+    pub(crate) fn latest(&self) -> Option<Arc<str>> {
+        self.requests().latest.clone()
+    }
+
+    /// Bytes were read.
+    pub(crate) fn read(&self, bytes: &[u8]) {
+        if self.protocol.load(Ordering::Relaxed) == UNKNOWN {
+            // Enough to tell it from a method: the preface is `PRI * HTTP/2.0`.
+            let protocol = if bytes.starts_with(b"PRI") { HTTP2 } else { HTTP1 };
+            self.protocol.store(protocol, Ordering::Relaxed);
+        }
+        if !self.is_http2() && self.requests().active.is_empty() {
+            self.in_head.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn set_write_blocked(&self, blocked: bool) {
+        if self.write_blocked.swap(blocked, Ordering::Relaxed) && !blocked {
+            self.changed.send_replace(());
+        }
+    }
+
+    pub(crate) fn set_upgraded(&self) {
+        self.is_upgraded.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.protocol.load(Ordering::Relaxed) == HTTP2
+    }
+
+    pub(crate) fn has_streams(&self) -> bool {
+        self.streams.load(Ordering::Acquire) > 0
+    }
+
+    /// True if nobody would miss the connection: no request has begun and not ended, and nothing is left to write.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.has_streams() && !self.write_blocked.load(Ordering::Relaxed) && self.requests().active.is_empty()
+    }
+
+    pub(crate) fn begin_stream(self: &Arc<Self>) -> Stream {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+        Stream(Arc::clone(self))
+    }
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.at_cancel.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(then) => f.write_str(then),
+            None => self.fmt_now(f),
+        }
+    }
+}
+
+impl Doing {
+    /// A cancel is visible: what is said from now on is what is done now.
+    pub(crate) fn freeze(&self) {
+        let now = Now(self).to_string();
+        *self.at_cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn fmt_now(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = self.requests();
+        if self.is_upgraded.load(Ordering::Relaxed) {
+            return write!(f, "{}, upgraded", requests.latest.as_deref().unwrap_or("a connection"));
+        }
+        match requests.active.as_slice() {
+            [] if self.in_head.load(Ordering::Relaxed) => f.write_str("reading the head of a request"),
+            [] if self.is_http2() => f.write_str("HTTP/2, idle"),
+            [] => f.write_str("idle"),
+            [one] => write!(f, "{one}"),
+            [one, more @ ..] => write!(f, "{one}, and {} more", more.len()),
+        }?;
+        if self.write_blocked.load(Ordering::Relaxed) { f.write_str(", which its peer does not read") } else { Ok(()) }
+    }
+}
+
+struct Now<'a>(&'a Doing);
+
+impl fmt::Display for Now<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt_now(f)
+    }
+}
+
+/// Counts a request until its answer was written, or dropped.
+pub(crate) struct Active {
+    doing: Arc<Doing>,
+    pub(crate) request: Arc<Request>,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let mut requests = self.doing.requests();
+        requests.active.retain(|request| !Arc::ptr_eq(request, &self.request));
+        drop(requests);
+        self.doing.changed.send_replace(());
+    }
+}
+
+/// Counts the task of an HTTP/2 stream.
+pub(crate) struct Stream(Arc<Doing>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.send_replace(());
+    }
+}

@@ -1,0 +1,35 @@
+//! The streams of HTTP/2 as tasks of the server.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use testudo::Nursery;
+
+use crate::BoxError;
+use crate::doing::Doing;
+
+/// Spawns what hyper wants spawned for one connection into the nursery of the server.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) nursery: Nursery<BoxError>,
+    pub(crate) doing: Arc<Doing>,
+    pub(crate) peer: Arc<str>,
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, fut: F) {
+        // hyper spawns a stream right after it has called the service for it.
+        let name = self.doing.latest().unwrap_or_else(|| "stream".into());
+        let (stream, peer) = (self.doing.begin_stream(), Arc::clone(&self.peer));
+        let task = async move {
+            let _stream = stream;
+            fut.await;
+        };
+        // If the server has ended, so has the connection, and nobody waits for the stream.
+        drop(self.nursery.task().name(name).status(move || format!("stream of {peer}")).try_spawn(task));
+    }
+}

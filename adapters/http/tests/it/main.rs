@@ -1,0 +1,4 @@
+//! The server over real TCP.
+
+mod held_up;
+mod support;
