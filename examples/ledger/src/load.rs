@@ -22,6 +22,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::db::{ACCOUNTS, Order};
 
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
 /// How long a patient client waits for its reply.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client waits after it was refused.
@@ -80,7 +82,8 @@ impl Load {
         let all = {
             let shared = Arc::clone(&shared);
             async move {
-                let clients = (0..clients as u64).map(|n| client(Arc::clone(&shared), Rng::with_seed(seed ^ (n << 32))));
+                let clients =
+                    (0..clients as u64).map(|n| client(Arc::clone(&shared), Rng::with_seed(seed ^ (n << 32))));
                 clients.collect::<JoinSet<()>>().join_all().await;
             }
         };
@@ -132,7 +135,7 @@ async fn request(
     connection: Option<Connection>,
     order: Order,
     manner: Manner,
-) -> Result<Option<Connection>, Box<dyn std::error::Error>> {
+) -> Result<Option<Connection>, Error> {
     if let Manner::SendsHalf = manner {
         let mut stream = TcpStream::connect(shared.server).await?;
         stream.write_all(b"POST /transfer HTTP/1.1\r\nhost: ledger\r\ncontent-length: 40\r\n\r\n{\"from\":").await?;
@@ -158,7 +161,7 @@ async fn request(
     }
 }
 
-async fn connect(server: SocketAddr) -> Result<Connection, Box<dyn std::error::Error>> {
+async fn connect(server: SocketAddr) -> Result<Connection, Error> {
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let (requests, connection) = handshake(TokioIo::new(stream)).await?;
@@ -168,10 +171,7 @@ async fn connect(server: SocketAddr) -> Result<Connection, Box<dyn std::error::E
 }
 
 /// Gives the reply if it is a 200.
-async fn ask(
-    requests: &mut SendRequest<Full<Bytes>>,
-    order: Order,
-) -> Result<Option<Reply>, Box<dyn std::error::Error>> {
+async fn ask(requests: &mut SendRequest<Full<Bytes>>, order: Order) -> Result<Option<Reply>, Error> {
     requests.ready().await?;
     let body = Full::from(serde_json::to_vec(&order)?);
     let request = Request::post("/transfer").header("host", "ledger").header("content-type", "application/json");

@@ -89,7 +89,10 @@ async fn main_task(
 
 fn open(path: &Path) -> Result<Connection, Error> {
     let refused = |error| {
-        format!("can not open the database {}: {error}; give --db a file that you may write, in a folder that is there", path.display())
+        format!(
+            "can not open the database {}: {error}; give --db a file that you may write, in a folder that is there",
+            path.display()
+        )
     };
     let mut conn = db::open(path).map_err(refused)?;
     let recovered = db::recover(&mut conn)?;

@@ -1,10 +1,10 @@
 //! `/tasks`: the tree of what is alive, as a page for people, as text and as JSON.
 
+use axum::Json;
 use axum::Router;
 use axum::http::{HeaderMap, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use axum::Json;
 use serde_json::json;
 use testudo::{ShutdownHandle, dump};
 
