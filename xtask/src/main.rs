@@ -97,6 +97,7 @@ fn ci() -> Result {
     step("clippy -p testudo --lib --all-features", quiet)?;
     step("test --workspace --all-features", "")?;
     run(cargo("doc -p testudo -p testudo-macros --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
+    ledger::from_outside()?;
     loom()?;
     sabotage()?;
     conformance(&["--programs", "2000", "--seed", "7"])?;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::{Result, root, run, target};
 
 /// Fails unless the page shows shielded transfers with their ages and budgets; leaves pictures of it in the target folder.
-pub(super) fn page() -> Result {
+pub(super) fn page(program: &Path) -> Result {
     let folder = target("ledger-page");
     fs::create_dir_all(&folder)?;
     if !folder.join("node_modules/playwright-core").exists() {
@@ -19,7 +20,7 @@ pub(super) fn page() -> Result {
     }
     let script = folder.join("page.mjs");
     fs::copy(root().join("examples/ledger/tests/page.mjs"), &script)?;
-    let mut ledger = Command::new(target("release/ledger"))
+    let mut ledger = Command::new(program)
         .args(["--load", "6", "--pause", "1500", "--seconds", "60"])
         .current_dir(root())
         .stdin(Stdio::null())

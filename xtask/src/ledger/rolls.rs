@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 use std::{env, fs};
 
-use crate::{Result, root, target};
+use crate::{Result, root};
 
 /// How long a ledger goes on accepting when it is told to stop.
 const DRAIN_DELAY: &str = "1";
@@ -15,22 +15,22 @@ const DRAIN_DELAY: &str = "1";
 const ALONE: Duration = Duration::from_millis(300);
 
 /// Rolls the ledger over to a new process so many times while `wrk` sends transfers.
-pub(super) fn rolls(count: u32) -> Result {
+pub(super) fn rolls(program: &Path, count: u32) -> Result {
     let folder = env::temp_dir().join(format!("ledger-rolls-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let result = roll(count, &folder);
+    let result = roll(program, count, &folder);
     fs::remove_dir_all(&folder)?;
     result
 }
 
-fn roll(count: u32, folder: &Path) -> Result {
+fn roll(program: &Path, count: u32, folder: &Path) -> Result {
     let db = folder.join("ledger.db");
-    let mut old = Ledger::start(&db, "0")?;
+    let mut old = Ledger::start(program, &db, "0")?;
     let port = old.port.clone();
     let wrk = wrk(folder, &port, count)?;
     for n in 1..=count {
         alone();
-        let new = Ledger::start(&db, &port)?;
+        let new = Ledger::start(program, &db, &port)?;
         println!("roll {n}: {} follows {}", new.child.id(), old.child.id());
         let last = std::mem::replace(&mut old, new).stop()?;
         println!("  {last}");
@@ -79,8 +79,8 @@ struct Ledger {
 
 impl Ledger {
     /// Starts one, and waits until it listens.
-    fn start(db: &Path, port: &str) -> Result<Self> {
-        let mut child = Command::new(target("release/ledger"))
+    fn start(program: &Path, db: &Path, port: &str) -> Result<Self> {
+        let mut child = Command::new(program)
             .arg("--db")
             .arg(db)
             .args(["--reuse-port", "--port", port, "--drain-delay", DRAIN_DELAY])
