@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::Response;
 use http_body::Body;
 use testudo::{CancelScope, Cancelled, CauseKind, Nursery, Outcome, ScopeHandle, ShutdownHandle, Task};
-use testudo::{root_nursery, shield, shield_with};
+use testudo::{checkpoint, root_nursery, shield, shield_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -126,7 +126,11 @@ async fn deliver<R: Body, E>(
     let response = match end {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return drop(send.send(Ok(Err(error)))),
-        Err(cut) => return drop(send.send(Err(cut.kind()))),
+        Err(cut) => {
+            drop(send.send(Err(cut.kind())));
+            // If the task itself is cancelled, it has not ended well, and says so by ending here.
+            return checkpoint().await;
+        }
     };
     if response.body().is_end_stream() {
         return drop(send.send(Ok(Ok((response, None)))));

@@ -1,4 +1,7 @@
-//! The server over real TCP.
+//! The server over real TCP, and on pipes with paused time.
 
 mod held_up;
+mod memory;
+mod settings;
+mod stop;
 mod support;

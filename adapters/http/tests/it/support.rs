@@ -31,7 +31,7 @@ impl Ran {
 
     pub(crate) fn assert_named(&self, part: &str) {
         let cancelled = self.cancelled();
-        assert!(cancelled.iter().any(|who| who.contains(part)), "no {part} in {cancelled:#?}");
+        assert!(cancelled.iter().any(|who| who.contains(part)), "no {part} in {cancelled:#?}\n{}", self.report);
     }
 }
 
@@ -52,22 +52,23 @@ where
     C: FnOnce(SocketAddr) -> F,
     F: Future,
 {
-    let (mut asked, mut served) = (None, None);
+    // The client outlives the run: a connection that it closes is not cut off.
+    let (mut asked, mut served, mut kept) = (None, None, None);
     let finished: Finished<(), std::io::Error> = runner.run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = set(serve(listener, app));
         let task = testudo::spawn(async move { Ok::<_, std::io::Error>(server.await) });
-        let kept = client(address).await;
+        kept = Some(client(address).await);
         asked = Some(Instant::now());
         shutdown("the test is over");
         if let Outcome::Ok(done) = task.await {
             served = Some(done);
         }
-        drop(kept);
         Ok(())
     });
     assert!(!matches!(finished.outcome, Outcome::Err(_) | Outcome::Panicked(_)), "{:?}", finished.outcome);
+    drop(kept);
     Ran { served, took: asked.expect("the client has come").elapsed(), report: finished.report }
 }
 
