@@ -42,11 +42,12 @@ impl fmt::Display for NoListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { port, error } = self;
         write!(f, "can not listen on 127.0.0.1:{port}: {error}")?;
-        match error.kind() {
-            io::ErrorKind::AddrInUse => f.write_str("; give another --port, or 0 for a free one"),
-            io::ErrorKind::PermissionDenied => f.write_str("; give a --port above 1023"),
-            _ => Ok(()),
+        if error.kind() == io::ErrorKind::AddrInUse {
+            f.write_str("; give another --port, or 0 for a free one")?;
+        } else if error.kind() == io::ErrorKind::PermissionDenied {
+            f.write_str("; give a --port above 1023")?;
         }
+        Ok(())
     }
 }
 

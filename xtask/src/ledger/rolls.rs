@@ -77,6 +77,13 @@ struct Ledger {
     port: String,
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // Where the rolls were given up, nobody else ends it.
+        self.child.kill().unwrap_or_default();
+    }
+}
+
 impl Ledger {
     /// Starts one, and waits until it listens.
     fn start(program: &Path, db: &Path, port: &str) -> Result<Self> {
