@@ -4,9 +4,11 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::runner::Listening;
-use crate::shutdown::Status;
-use crate::signal;
+use crate::outcome::Outcome;
+use crate::shutdown::{MainEnd, Status};
+use crate::signal::{self, Subscription};
+#[cfg(feature = "testing")]
+use crate::testing::Connection;
 
 /// How the process is to end after a run; made by [`Runner::run_to_exit`](crate::Runner::run_to_exit).
 ///
@@ -50,4 +52,25 @@ impl fmt::Debug for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exit").field("status", &self.status).finish_non_exhaustive()
     }
+}
+
+/// Prints the error of main.
+pub(crate) fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
+    let text = match outcome {
+        Outcome::Err(error) => format!("Error: {error:?}\n"),
+        Outcome::Cancelled(cause) if MainEnd::of(outcome) == MainEnd::Cancelled => {
+            format!("Error: main was cut off: {cause}\n")
+        }
+        Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Panicked(_) | Outcome::Lost => return,
+    };
+    // A closed stderr is no reason to fail: there is nobody to tell.
+    std::io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
+}
+
+/// A run hears signals as long as this lives.
+#[expect(dead_code, reason = "kept for their destructors")]
+pub(crate) enum Listening {
+    Process(Subscription),
+    #[cfg(feature = "testing")]
+    Injected(Connection),
 }

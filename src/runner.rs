@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::panic::Location;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::core::cause::Cause;
 use crate::core::node::{Info, Kind};
 use crate::core::phase::Event as Happened;
-use crate::exit::Exit;
+use crate::exit::{Exit, Listening, complain};
 use crate::host::{self, Host, Node};
 use crate::main_task;
 use crate::outcome::{Outcome, Panic, TaskOutput};
@@ -27,7 +27,7 @@ use crate::shutdown::{
     Budget, Config, Control, ExitPolicy, ForceHook, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Stop,
     StopHook, say_end, status,
 };
-use crate::signal::{self, Signal, Subscription};
+use crate::signal::{self, Signal};
 #[cfg(feature = "testing")]
 use crate::testing::{Connection, Signals};
 
@@ -520,27 +520,6 @@ async fn drain_root(root: &Arc<Node>) {
     while !live.close_if_idle() {
         std::future::poll_fn(|cx| live.poll_idle(cx)).await;
     }
-}
-
-/// Prints the error of main.
-fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
-    let text = match outcome {
-        Outcome::Err(error) => format!("Error: {error:?}\n"),
-        Outcome::Cancelled(cause) if MainEnd::of(outcome) == MainEnd::Cancelled => {
-            format!("Error: main was cut off: {cause}\n")
-        }
-        Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Panicked(_) | Outcome::Lost => return,
-    };
-    // A closed stderr is no reason to fail: there is nobody to tell.
-    std::io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
-}
-
-/// A run hears signals as long as this lives.
-#[expect(dead_code, reason = "kept for their destructors")]
-pub(crate) enum Listening {
-    Process(Subscription),
-    #[cfg(feature = "testing")]
-    Injected(Connection),
 }
 
 #[cfg(all(test, feature = "testing"))]

@@ -11,7 +11,7 @@ pub(crate) struct Row {
 }
 
 const HEAD: &str = "\
-| server | acknowledged | lost | half-done | time to exit | with two stalled clients: lost | half-done | time to exit | named |
+| server | acknowledged | lost | half-done | time to exit | with two stalled clients: lost | half-done | time to exit | they are named |
 |---|---|---|---|---|---|---|---|---|";
 
 pub(crate) fn of(rows: &[Row]) -> String {
@@ -26,7 +26,7 @@ pub(crate) fn of(rows: &[Row]) -> String {
             two.lost,
             two.half_done,
             shown(stalled.took),
-            if stalled.said.contains("/transfer") { "yes" } else { "no" },
+            if stalled.is_named { "yes" } else { "no" },
         )
     });
     let said = rows.iter().map(|row| {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,10 @@ pub(crate) struct Came {
     pub(crate) tally: Tally,
     /// From the signal to the end of the process; none if it had to be killed.
     pub(crate) took: Option<Duration>,
-    /// All that it has printed after the signal.
+    /// All that it has printed from the signal on.
     pub(crate) said: String,
+    /// That names each of the stalled clients, by its address or its request.
+    pub(crate) is_named: bool,
 }
 
 impl Trial<'_> {
@@ -60,15 +63,20 @@ impl Trial<'_> {
         let mut out = BufReader::new(child.stdout.take().ok_or("stdout is piped")?);
         let address = address(&mut out)?;
         let err = child.stderr.take().ok_or("stderr is piped")?;
-        let texts = [read(out), read(err)];
+        let said = Said::default();
+        let readers = [said.read(out), said.read(err)];
         let load = Load::start(address, 8, 1)?;
         let stalled = if self.has_stalled { stall(address)? } else { Vec::new() };
         pause(LOAD);
+        said.take();
         let took = stop(&mut child)?;
+        let names = stalled.iter().map(TcpStream::local_addr).collect::<Result<Vec<_>, _>>()?;
         drop(stalled);
         let acknowledged = load.stop();
-        let said = texts.map(|text| text.join().unwrap_or_default()).concat();
-        Ok(Came { tally: Tally::take(&db, 0, &acknowledged)?, took, said })
+        readers.into_iter().for_each(|reader| drop(reader.join()));
+        let said = said.take();
+        let is_named = names.iter().all(|name| said.contains(&name.to_string()) || said.contains("POST /transfer"));
+        Ok(Came { tally: Tally::take(&db, 0, &acknowledged)?, took, said, is_named })
     }
 }
 
@@ -79,12 +87,23 @@ fn address(out: &mut impl BufRead) -> Result<SocketAddr, Error> {
     Ok(address.ok_or_else(|| format!("it did not say where it listens, but `{line}`"))?.parse()?)
 }
 
-fn read(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        from.read_to_end(&mut text).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
-    })
+/// What a server has printed.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    fn read(&self, from: impl Read + Send + 'static) -> thread::JoinHandle<()> {
+        let said = self.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                *said.0.lock().unwrap_or_else(PoisonError::into_inner) += &(line + "\n");
+            }
+        })
+    }
+
+    fn take(&self) -> String {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 fn stall(address: SocketAddr) -> Result<Vec<TcpStream>, Error> {

@@ -45,6 +45,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     // The clients stop after the server: until here they have seen whatever its end did to them.
     let acknowledged = load.map(Load::stop).unwrap_or_default();
     let tally = Tally::take(&file.path, accepted.so_far(), &acknowledged)?;
+    if let Some(stop) = finished.report.stop() {
+        complain(stop);
+        stop.cancelled().iter().for_each(|who| complain(&format_args!("cut off {who}")));
+    }
     say(&tally);
     // Now: where the process dies by a signal, nothing is dropped behind this.
     drop(file);

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -14,6 +15,9 @@ use tokio::net::TcpListener;
 
 use crate::routes::{Ledger, routes};
 use crate::tasks;
+
+/// How long requests have when the server accepts no more. A transfer that has begun has its own budget.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// How many requests the server has read the head of. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +53,7 @@ pub async fn server(
         .route_service("/livez", health())
         .route_service("/readyz", health())
         .layer(from_fn(count));
-    serve(TcpListener::from_std(listener)?, app).name("ledger").await;
+    // Half of a head is waited for as long as a request is, and named like that if it does not come.
+    serve(TcpListener::from_std(listener)?, app).name("ledger").budget(GRACE).linger(2 * GRACE).await;
     Ok(())
 }
