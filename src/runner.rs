@@ -29,7 +29,7 @@ use crate::shutdown::{
 };
 use crate::signal::{self, Signal};
 #[cfg(feature = "testing")]
-use crate::testing::{Connection, Signals};
+use crate::testing::Signals;
 
 /// Runs `main` to its end on a multi-thread runtime with the default [`Runner`], and gives how it has ended.
 ///
