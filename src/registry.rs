@@ -246,6 +246,14 @@ pub async fn drain(budget: Duration) -> Report {
 /// Says `what` to whoever hears the events of this run, as an [`Event::Warning`]; outside of a run it is kept for what [`drain`] returns.
 ///
 /// For code that serves a run and writes to no terminal itself, such as an adapter.
+///
+/// # Examples
+///
+/// ```
+/// # use testudo::{Runner, warn};
+/// let finished = Runner::new().current_thread().reporter(None).run(async { warn("the disk is nearly full") });
+/// assert_eq!(finished.report.events()[0].to_string(), "warning: the disk is nearly full");
+/// ```
 pub fn warn(what: impl Into<Arc<str>>) {
     host::report(&root(), Event::Warning(what.into()));
 }

@@ -29,7 +29,13 @@ impl File {
 
     /// Whether it is Rust that is not a test: the library, and the members beside it.
     fn is_code(&self) -> bool {
-        ["src/", "macros/", "xtask/", "benches/"].iter().any(|folder| self.is_rust_in(folder))
+        let folders = ["src/", "macros/", "xtask/", "benches/", "adapters/"];
+        folders.iter().any(|folder| self.is_rust_in(folder)) && !self.path.contains("/tests/")
+    }
+
+    /// Whether it is Rust whose docs are for users: the library, and the adapters beside it.
+    fn is_public(&self) -> bool {
+        self.is_code() && ["src/", "adapters/"].iter().any(|folder| self.is_rust_in(folder))
     }
 
     /// The place of the byte `at`, then `what`.
@@ -211,7 +217,7 @@ fn headings_are_the_known_ones_in_order() {
     ];
     fn rule(files: &[File]) -> Vec<String> {
         let mut faults = Vec::new();
-        for file in files.iter().filter(|file| file.is_rust_in("src/")) {
+        for file in files.iter().filter(|file| file.is_public()) {
             let (mut in_code, mut last) = (false, None);
             for (number, line) in file.text.lines().enumerate() {
                 let Some(doc) = line.trim_start().strip_prefix("///") else {
@@ -244,7 +250,7 @@ fn headings_are_the_known_ones_in_order() {
 #[test]
 fn futures_say_what_dropping_them_loses() {
     fn rule(files: &[File]) -> Vec<String> {
-        let src = || files.iter().filter(|file| file.is_rust_in("src/"));
+        let src = || files.iter().filter(|file| file.is_public());
         let futures: BTreeSet<&str> = src()
             .flat_map(|file| file.code.split("Future for ").skip(1))
             .map(|rest| rest.split(|c| !is_word(c) && c != ':').next().unwrap_or_default())

@@ -12,3 +12,5 @@ mod ported;
 mod scenes;
 mod stop;
 mod storm;
+#[cfg(all(target_os = "linux", feature = "systemd"))]
+mod systemd;

@@ -70,6 +70,8 @@ fn actor() {
             crate::hangs::play(other);
             crate::stop::play(other);
             crate::storm::play(other);
+            #[cfg(all(target_os = "linux", feature = "systemd"))]
+            crate::systemd::play(other);
             panic!("no scene {other}, or it has ended");
         }
     }

@@ -96,7 +96,8 @@ fn ci() -> Result {
     let quiet = "-D warnings -D clippy::print_stdout -D clippy::print_stderr";
     step("clippy -p testudo --lib --all-features", quiet)?;
     step("test --workspace --all-features", "")?;
-    run(cargo("doc -p testudo -p testudo-macros --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(cargo("doc -p testudo -p testudo-macros -p testudo-tower -p testudo-http --no-deps --all-features")
+        .env("RUSTDOCFLAGS", "-D warnings"))?;
     ledger::from_outside()?;
     loom()?;
     sabotage()?;

@@ -1,6 +1,6 @@
 //! One connection, from its acceptance to its end.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,13 +9,12 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use testudo::{CancelScope, is_cancelled};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
-use tower_service::Service;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::BoxError;
 use crate::doing::Doing;
@@ -29,7 +28,10 @@ pub(crate) struct Connection {
     pub(crate) doing: Arc<Doing>,
     pub(crate) leash: Leash,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) head_timeout: Duration,
     pub(crate) linger: Duration,
+    /// When it was accepted. It is not told to end before it is as old as the linger: its first request is on its way.
+    pub(crate) born: Instant,
     pub(crate) ending: Ending,
 }
 
@@ -53,7 +55,7 @@ impl Connection {
     pub(crate) async fn run<I, S, R>(mut self, io: Watched<I>, service: S)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         R: Body + Send + 'static,
@@ -71,26 +73,37 @@ impl Connection {
     async fn serve<I, S, R>(&self, io: Watched<I>, service: S)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         R: Body + Send + 'static,
         R::Data: Send,
         R::Error: Into<BoxError>,
     {
-        let (io, service) = (TokioIo::new(io), TowerToHyperService::new(service));
-        let mut conn = pin!(self.http.serve_connection_with_upgrades(io, service));
+        let mut conn = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(io), service));
         let mut hold = Hold { doing: &self.doing, scope: None };
         let mut stop = pin!(self.gate.wait_stop());
+        let mut mute = pin!(self.mute());
         let stops = poll_fn(|cx| {
             // Its errors are those of its peer: nothing can be done about them here.
-            if conn.as_mut().poll(cx).is_ready() {
+            if conn.as_mut().poll(cx).is_ready() || mute.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
             hold.poll(cx);
             stop.as_mut().poll(cx).map(|()| true)
         });
         if !stops.await {
+            return;
+        }
+        let mut young = pin!(timeout_at(self.born + self.linger, self.doing.wait_begun()));
+        let ended = poll_fn(|cx| {
+            if conn.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            hold.poll(cx);
+            young.as_mut().poll(cx).map(|_| false)
+        });
+        if ended.await {
             return;
         }
         conn.as_mut().graceful_shutdown();
@@ -103,6 +116,14 @@ impl Connection {
             quiet.as_mut().poll(cx)
         })
         .await;
+    }
+
+    /// Waits until a peer has taken too long to say which protocol it speaks: hyper's own clock begins after that.
+    async fn mute(&self) {
+        sleep(self.head_timeout).await;
+        if !self.doing.is_unknown() {
+            pending().await
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 pub(crate) struct Doing {
     /// Those that have begun and whose answer has not been written.
     requests: Mutex<Requests>,
+    /// By its first bytes: see [`UNKNOWN`].
     protocol: AtomicU8,
     /// Bytes of a head have come.
     in_head: AtomicBool,
@@ -28,8 +29,8 @@ pub(crate) struct Doing {
 #[derive(Default)]
 struct Requests {
     active: Vec<Arc<Request>>,
-    /// The name of the latest, for what comes of it: the stream of HTTP/2, or the upgrade.
-    latest: Option<Arc<str>>,
+    /// The latest, for what comes of it: the stream of HTTP/2, or the upgrade.
+    latest: Option<Arc<Request>>,
 }
 
 /// One request of a connection.
@@ -50,23 +51,42 @@ impl Request {
     pub(crate) fn rise(&self, part: Part) {
         self.part.fetch_max(part as u8, Ordering::Relaxed);
     }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    pub(crate) fn part(&self) -> &'static str {
+        match self.part.load(Ordering::Relaxed) {
+            part if part == Part::Reading as u8 => "reading its body",
+            part if part == Part::Working as u8 => "working",
+            _ => "writing its answer",
+        }
+    }
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.name.fmt(f)?;
-        f.write_str(match self.part.load(Ordering::Relaxed) {
-            part if part == Part::Reading as u8 => ", reading its body",
-            part if part == Part::Working as u8 => ", working",
-            _ => ", writing its answer",
-        })
+        write!(f, "{}, {}", self.name, self.part())
     }
 }
 
-/// The protocol, by its first bytes.
-const UNKNOWN: u8 = 0;
-const HTTP1: u8 = 1;
-const HTTP2: u8 = 2;
+/// What each HTTP/2 connection begins with. As long as only a part of it has come, nobody knows the protocol.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The protocol is not known, and so many bytes of the preface have come.
+const UNKNOWN: std::ops::Range<u8> = 0..PREFACE.len() as u8;
+const HTTP1: u8 = u8::MAX;
+const HTTP2: u8 = PREFACE.len() as u8;
+
+/// What is known after `known` and the next byte.
+fn protocol(known: u8, byte: &u8) -> u8 {
+    match PREFACE.get(usize::from(known)) {
+        Some(next) if next == byte => known + 1,
+        Some(_) => HTTP1,
+        None => known,
+    }
+}
 
 impl Doing {
     fn requests(&self) -> MutexGuard<'_, Requests> {
@@ -75,30 +95,47 @@ impl Doing {
 
     /// The head of a request is complete.
     pub(crate) fn begin(self: &Arc<Self>, name: Arc<str>) -> Active {
-        let request = Arc::new(Request { name: Arc::clone(&name), part: AtomicU8::new(Part::Reading as u8) });
+        let request = Arc::new(Request { name, part: AtomicU8::new(Part::Reading as u8) });
         self.in_head.store(false, Ordering::Relaxed);
         let mut requests = self.requests();
-        requests.latest = Some(name);
+        requests.latest = Some(Arc::clone(&request));
         requests.active.push(Arc::clone(&request));
         drop(requests);
         self.changed.send_replace(());
         Active { doing: Arc::clone(self), request }
     }
 
-    pub(crate) fn latest(&self) -> Option<Arc<str>> {
+    /// True if a request has ever begun.
+    fn has_begun(&self) -> bool {
+        self.requests().latest.is_some()
+    }
+
+    /// Waits for the first request.
+    pub(crate) async fn wait_begun(&self) {
+        let mut changes = self.changed.subscribe();
+        while !self.has_begun() {
+            // The sender is ours.
+            drop(changes.changed().await);
+        }
+    }
+
+    pub(crate) fn latest(&self) -> Option<Arc<Request>> {
         self.requests().latest.clone()
     }
 
     /// Bytes were read.
     pub(crate) fn read(&self, bytes: &[u8]) {
-        if self.protocol.load(Ordering::Relaxed) == UNKNOWN {
-            // Enough to tell it from a method: the preface is `PRI * HTTP/2.0`.
-            let protocol = if bytes.starts_with(b"PRI") { HTTP2 } else { HTTP1 };
-            self.protocol.store(protocol, Ordering::Relaxed);
+        let known = self.protocol.load(Ordering::Relaxed);
+        if UNKNOWN.contains(&known) {
+            self.protocol.store(bytes.iter().fold(known, protocol), Ordering::Relaxed);
         }
-        if !self.is_http2() && self.requests().active.is_empty() {
-            self.in_head.store(true, Ordering::Relaxed);
-        }
+        let in_head = !self.is_http2() && self.requests().active.is_empty();
+        self.in_head.store(in_head, Ordering::Relaxed);
+    }
+
+    /// True if it could be of either protocol.
+    pub(crate) fn is_unknown(&self) -> bool {
+        UNKNOWN.contains(&self.protocol.load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_write_blocked(&self, blocked: bool) {
@@ -149,7 +186,8 @@ impl Doing {
     fn fmt_now(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let requests = self.requests();
         if self.is_upgraded.load(Ordering::Relaxed) {
-            return write!(f, "{}, upgraded", requests.latest.as_deref().unwrap_or("a connection"));
+            let name = requests.latest.as_ref().map_or("a connection", |request| &*request.name);
+            return write!(f, "{name}, upgraded");
         }
         match requests.active.as_slice() {
             [] if self.in_head.load(Ordering::Relaxed) => f.write_str("reading the head of a request"),

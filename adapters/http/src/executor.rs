@@ -23,13 +23,15 @@ where
 {
     fn execute(&self, fut: F) {
         // hyper spawns a stream right after it has called the service for it.
-        let name = self.doing.latest().unwrap_or_else(|| "stream".into());
+        let request = self.doing.latest();
+        let name = request.as_ref().map_or_else(|| "stream".into(), |request| request.name());
         let (stream, peer) = (self.doing.begin_stream(), Arc::clone(&self.peer));
         let task = async move {
             let _stream = stream;
             fut.await;
         };
+        let status = move || format!("{} for {peer}", request.as_ref().map_or("working", |request| request.part()));
         // If the server has ended, so has the connection, and nobody waits for the stream.
-        drop(self.nursery.task().name(name).status(move || format!("stream of {peer}")).try_spawn(task));
+        drop(self.nursery.task().name(name).status(status).try_spawn(task));
     }
 }

@@ -6,7 +6,7 @@
 //! | When | what happens |
 //! |---|---|
 //! | a stop is asked for | [`testudo::ready`] is false, so [`health`] says 503 at `/readyz`; accepting goes on for the [drain delay](testudo::Runner::drain_delay), with `Connection: close` on each answer |
-//! | accepting ends | what waits in the listener's queue is taken, then the listener is closed; idle connections are closed, and so are those with half of a head; requests go on |
+//! | accepting ends | what waits in the listener's queue is taken, then the listener is closed; idle connections are closed at once, and those on which a first request, or the rest of a head, may be on its way, after the [linger](Server::linger); requests go on |
 //! | the graceful phase is over, or the server's own [budget](Server::budget) | what is left is cancelled, and named in the report; shields hold |
 //!
 //! Each connection is a task in the nursery of the server, named by the address of its peer, and says what it is doing:
@@ -44,6 +44,13 @@
 //! Server-sent events, long polls and WebSockets run until their client goes, so they have to hear of the stop:
 //! `testudo::shutdown_requested()` in a `select!` is how. What does not listen is cut off when its time is up. A connection that was
 //! upgraded still belongs to the server, whoever reads from it: the server waits for it, names it, and cuts it off.
+//!
+//! # Rolling restarts
+//!
+//! Two instances can listen on one port (`SO_REUSEPORT`), so that the new one is there before the old one stops. Give the old one a
+//! [drain delay](testudo::Runner::drain_delay), in which its clients are sent away. On Linux set `net.ipv4.tcp_migrate_req=1`: else the
+//! kernel resets the connections that are just being made to a listener that is closed, and no program can prevent that. Or let
+//! both accept from one socket, which systemd can hold for them.
 //!
 //! # Handlers that must not be cut off
 //!

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use testudo::{Nursery, Phase, Policy, ShutdownHandle, nursery, take_part, warn};
 use testudo_tower::Owner;
 use tokio::sync::{Semaphore, watch};
@@ -48,6 +49,10 @@ pub fn serve<L, S>(listener: L, service: S) -> Server<L, S> {
 }
 
 /// A server that has not begun; made by [`serve`].
+///
+/// # Cancel safety
+///
+/// Dropping its future closes the listener and cancels the connections; the owner of the code around adopts them and waits for them.
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Server<L, S> {
     listener: L,
@@ -88,8 +93,8 @@ impl<L, S> Server<L, S> {
         self
     }
 
-    /// Sets how long the head of an HTTP/1 request may take to arrive; then the connection is closed. The default is 30 s. It counts from
-    /// the end of the request before, so it is also how long an idle connection is kept.
+    /// Sets how long the head of an HTTP/1 request may take to arrive, and the preface of HTTP/2; then the connection is closed. The
+    /// default is 30 s. It counts from the end of the request before, so it is also how long an idle connection is kept.
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.settings.head_timeout = timeout;
         self
@@ -109,8 +114,8 @@ impl<L, S> Server<L, S> {
         self
     }
 
-    /// Sets how long a connection without a request is kept when accepting has ended, if it does not close by itself: for a head that is on
-    /// its way, and for an HTTP/2 peer that has not acknowledged the goodbye. The default is 1 s.
+    /// Sets how long a connection without a request is kept when accepting has ended, if one may be on its way: half of a head has come,
+    /// an HTTP/2 peer has not acknowledged the goodbye, or the connection is not older than this and has had no request. The default is 1 s.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
         self
@@ -232,7 +237,9 @@ impl<S: Clone> Hall<S> {
             http: self.http(&doing, &name),
             leash,
             gate: Arc::clone(&self.gate),
+            head_timeout: self.settings.head_timeout,
             linger: self.settings.linger,
+            born: Instant::now(),
             ending: Ending {
                 tally: Arc::clone(&self.tally),
                 peer: Arc::clone(&name),
@@ -242,7 +249,7 @@ impl<S: Clone> Hall<S> {
             doing: Arc::clone(&doing),
         };
         let service = Noted {
-            inner: self.service.clone(),
+            inner: TowerToHyperService::new(self.service.clone()),
             doing: Arc::clone(&doing),
             gate: Arc::clone(&self.gate),
             peer,

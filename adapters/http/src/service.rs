@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
 use testudo_tower::Owner;
-use tower_service::Service;
 
 use crate::body::{AnswerBody, RequestBody};
 use crate::doing::{Active, Doing};
@@ -20,7 +21,7 @@ use crate::server::Gate;
 /// Notes each request, and says goodbye to HTTP/1 clients when the run stops.
 #[derive(Clone)]
 pub(crate) struct Noted<S> {
-    pub(crate) inner: S,
+    pub(crate) inner: TowerToHyperService<S>,
     pub(crate) doing: Arc<Doing>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) peer: Peer,
@@ -29,17 +30,13 @@ pub(crate) struct Noted<S> {
 
 impl<S, R> Service<Request<Incoming>> for Noted<S>
 where
-    S: Service<Request<RequestBody>, Response = Response<R>>,
+    S: tower_service::Service<Request<RequestBody>, Response = Response<R>> + Clone,
 {
     type Response = Response<AnswerBody<R>>;
     type Error = S::Error;
-    type Future = Answering<S::Future>;
+    type Future = Answering<<TowerToHyperService<S> as Service<Request<RequestBody>>>::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let name = format!("{} {}", request.method(), request.uri().path());
         let active = self.doing.begin(name.into());
         let is_http1 = request.version() <= Version::HTTP_11;

@@ -328,11 +328,14 @@ impl fmt::Display for Progress {
 
 /// The answer to a request; made by [`RequestService`](crate::RequestService).
 ///
-/// # Drop
+/// # Cancel safety
 ///
-/// Before the answer is there, the client is taken to have gone; see [`OnDisconnect`].
+/// Dropping it before the answer is there says that the client has gone; what that does to the work, [`OnDisconnect`] tells. The answer
+/// is lost.
 #[must_use = "dropped, the client is taken to have gone"]
-pub struct ResponseFuture<R, E>(Pin<Box<dyn Future<Output = Result<Response<TrackedBody<R>>, E>> + Send>>);
+pub struct ResponseFuture<R, E>(BoxFuture<Result<Response<TrackedBody<R>>, E>>);
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<R, E> Future for ResponseFuture<R, E> {
     type Output = Result<Response<TrackedBody<R>>, E>;

@@ -53,11 +53,11 @@ fn without_a_connection_it_ends_at_once() {
 }
 
 #[test]
-fn a_connection_without_a_byte_ends_at_once() {
+fn a_connection_without_a_byte_ends_after_the_linger() {
     let ran = run(
         runner(),
         app(),
-        |s| s,
+        |s| s.linger(Duration::from_millis(50)),
         |address| async move {
             let stream = send(address, b"").await;
             wait_dump("[idle]").await;
@@ -66,6 +66,24 @@ fn a_connection_without_a_byte_ends_at_once() {
     );
     assert!(ran.took < QUICK, "{:?}", ran.took);
     assert!(ran.cancelled().is_empty(), "{:?}", ran.cancelled());
+}
+
+#[test]
+fn a_connection_with_a_byte_or_a_part_of_the_http2_preface_ends_after_the_linger() {
+    for part in ["G", "P", "PRI * HT"] {
+        let ran = run(
+            runner(),
+            app(),
+            |s| s.linger(Duration::from_millis(50)),
+            |address| async move {
+                let stream = send(address, part.as_bytes()).await;
+                wait_dump("[reading the head of a request]").await;
+                stream
+            },
+        );
+        assert!(ran.took < QUICK, "{part} {:?}", ran.took);
+        assert!(ran.cancelled().is_empty(), "{part} {:?}", ran.cancelled());
+    }
 }
 
 #[test]
@@ -95,8 +113,7 @@ fn a_slow_handler_is_waited_for() {
             let stream = send(address, b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
             wait_dump("[GET /slow, working]").await;
             // Answered after the request to stop.
-            let mut stream = stream;
-            tokio::spawn(async move { assert!(read_to_end(&mut stream).await.ends_with("slow")) })
+            Answer::with(stream, &["HTTP/1.1 200", "connection: close", "slow"])
         },
     );
     assert!(ran.cancelled().is_empty(), "{:?}", ran.cancelled());

@@ -71,10 +71,17 @@ async fn outside_of_a_run_it_serves_as_well() {
 #[testudo::test(start_paused = true)]
 async fn a_head_that_does_not_come_is_waited_for_so_long() {
     let (clients, server) = begin(hello(), |s| s.head_timeout(5 * SECOND));
+    for part in ["", "P", "PRI * HT", "GET / HTTP/1.1\r\nhos"] {
+        let began = Instant::now();
+        read_all(clients.send(part.as_bytes()).await).await;
+        assert_eq!(began.elapsed().as_secs(), 5, "{part:?}");
+    }
+    let mut kept = clients.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut answer = [0; 12];
+    kept.read_exact(&mut answer).await.unwrap();
     let began = Instant::now();
-    let half = clients.send(b"GET / HTTP/1.1\r\nhos").await;
-    read_all(half).await;
-    assert_eq!(began.elapsed().as_secs(), 5);
+    read_all(kept).await;
+    assert_eq!(began.elapsed().as_secs(), 5, "idle");
     server.stop().await;
 }
 

@@ -12,12 +12,12 @@ use futures_util::stream::{self, StreamExt};
 use testudo::{Runner, shield, shutdown, shutdown_requested};
 use testudo_http::{health, serve};
 use testudo_tower::{OnDisconnect, RequestLayer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::memory::{queue, read_all};
-use crate::support::{read_to_end, read_until, run, runner, send, wait_dump};
+use crate::support::{Answer, read_to_end, read_until, run, runner, send, wait_dump};
 
 const QUICK: Duration = Duration::from_millis(250);
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -84,7 +84,7 @@ fn a_stream_of_events_that_listens_ends_in_order() {
         |address| async move {
             let mut stream = send(address, b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await;
             read_until(&mut stream, "first").await;
-            tokio::spawn(async move { assert!(read_to_end(&mut stream).await.contains("the test is over")) })
+            Answer::with(stream, &["the test is over"])
         },
     );
     assert!(ran.cancelled().is_empty() && ran.took < QUICK, "{:?} {:?}", ran.took, ran.cancelled());
@@ -110,31 +110,10 @@ fn a_websocket_that_listens_ends_in_order() {
             let mut stream = send(address, UPGRADE).await;
             read_until(&mut stream, "\r\n\r\n").await;
             wait_dump("[GET /ws, upgraded]").await;
-            tokio::spawn(async move { assert!(read_to_end(&mut stream).await.contains("the test is over")) })
+            Answer::with(stream, &["the test is over"])
         },
     );
     assert!(ran.cancelled().is_empty() && ran.took < QUICK, "{:?} {:?}", ran.took, ran.cancelled());
-}
-
-/// Looks at the answer at the end of the test.
-struct Answer(Option<std::thread::JoinHandle<String>>);
-
-impl Answer {
-    /// Reads on a thread of its own, which the run does not cancel.
-    fn of(stream: TcpStream) -> Self {
-        let stream = stream.into_std().unwrap();
-        Self(Some(std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { read_to_end(&mut TcpStream::from_std(stream).unwrap()).await })
-        })))
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        let answer = self.0.take().map(|answer| answer.join().unwrap()).unwrap_or_default();
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connection: close"), "{answer:?}");
-    }
 }
 
 #[test]
@@ -145,7 +124,7 @@ fn what_a_shutdown_cuts_off_is_answered_with_503_and_a_goodbye() {
         let client = |address| async move {
             let stream = send(address, b"GET /stuck HTTP/1.1\r\nhost: a\r\n\r\n").await;
             wait_dump("task GET /stuck [working]").await;
-            Answer::of(stream)
+            Answer::with(stream, &["HTTP/1.1 503", "connection: close"])
         };
         run(runner(), app, |s| s, client).assert_named("`GET /stuck`");
     }

@@ -106,3 +106,28 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("in time"));
     String::from_utf8_lossy(&text).into_owned()
 }
+
+/// Looks at the answer when it is dropped, at the end of the test.
+pub(crate) struct Answer {
+    text: Option<std::thread::JoinHandle<String>>,
+    parts: &'static [&'static str],
+}
+
+impl Answer {
+    /// What is yet to come has these parts. It is read on a thread of its own, which the run does not cancel.
+    pub(crate) fn with(stream: TcpStream, parts: &'static [&'static str]) -> Self {
+        let stream = stream.into_std().unwrap();
+        let read = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { read_to_end(&mut TcpStream::from_std(stream).unwrap()).await })
+        };
+        Self { text: Some(std::thread::spawn(read)), parts }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let text = self.text.take().map(|text| text.join().unwrap()).unwrap_or_default();
+        assert!(self.parts.iter().all(|part| text.contains(part)), "not all of {:?} in {text:?}", self.parts);
+    }
+}

@@ -2,8 +2,8 @@
 
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt;
-use testudo::{EffectiveDeadline, current_deadline, shield};
-use testudo_tower::{OnDisconnect, RequestLayer};
+use testudo::{EffectiveDeadline, Policy, current_deadline, nursery, shield};
+use testudo_tower::{BoxError, OnDisconnect, RequestLayer};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, call, get, wait_gone};
@@ -88,4 +88,28 @@ async fn a_request_that_somebody_cancels_by_name_is_answered_with_503() {
     let answer = answer.unwrap();
     assert_eq!(answer.status().as_u16(), 503);
     assert!(!answer.headers().contains_key("connection"), "the server goes on");
+}
+
+#[testudo::test(start_paused = true)]
+async fn what_the_end_of_the_server_cuts_off_is_told_to_go_elsewhere() {
+    for mode in [OnDisconnect::Cancel, OnDisconnect::Grace(SECOND)] {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let server = nursery(|n| async move {
+            send.send(n.clone()).unwrap();
+            std::future::pending::<Result<(), BoxError>>().await
+        });
+        let requests = async {
+            let layer = RequestLayer::new(mode).nursery(&receive.await.unwrap());
+            let grpc = with("content-type", "application/grpc");
+            let answers =
+                (call(&layer, get("/"), |_| std::future::pending()), call(&layer, grpc, |_| std::future::pending()));
+            (answers.0.await.unwrap(), answers.1.await.unwrap())
+        };
+        let (_, (plain, grpc)) = tokio::join!(server.policy(Policy::Supervise).timeout(SECOND), requests);
+        assert_eq!(
+            (plain.status().as_u16(), &plain.headers()["connection"]),
+            (503, &HeaderValue::from_static("close"))
+        );
+        assert_eq!((grpc.status().as_u16(), &grpc.headers()["grpc-status"]), (200, &HeaderValue::from_static("14")));
+    }
 }

@@ -14,9 +14,18 @@ use tokio::sync::Notify;
 
 use crate::support::wait_dump;
 
-/// Drops the client in the middle of `POST /transfer`, stops the run, and lets the handler go on then. Gives whether it came to its end,
+/// How a client leaves.
+#[derive(Clone, Copy)]
+enum Leaves {
+    /// It closes the connection.
+    Closes,
+    /// It says that it sends no more, and waits.
+    HalfCloses,
+}
+
+/// Has the client leave in the middle of `POST /transfer`, stops the run, and lets the handler go on then. Gives whether it came to its end,
 /// and the tasks that ended of their own.
-fn disconnect(layer: Option<RequestLayer>) -> (bool, Vec<String>) {
+fn disconnect(layer: Option<RequestLayer>, leaves: Leaves) -> (bool, Vec<String>) {
     let (done, go_on) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
     let (told, went_on) = (Arc::clone(&done), Arc::clone(&go_on));
     let transfer = move || async move {
@@ -40,7 +49,16 @@ fn disconnect(layer: Option<RequestLayer>) -> (bool, Vec<String>) {
         if layer.is_some() {
             wait_dump("task POST /transfer [working]").await;
         }
-        drop(client);
+        let _kept = match leaves {
+            Leaves::Closes => {
+                drop(client);
+                None
+            }
+            Leaves::HalfCloses => {
+                client.shutdown().await?;
+                Some(client)
+            }
+        };
         if layer.is_some() {
             wait_dump("task POST /transfer [its client is gone]").await;
         }
@@ -55,12 +73,14 @@ fn disconnect(layer: Option<RequestLayer>) -> (bool, Vec<String>) {
 
 #[test]
 fn a_shutdown_waits_for_a_request_without_a_client_and_names_it() {
-    let (done, finished) = disconnect(Some(RequestLayer::new(OnDisconnect::Finish)));
-    assert!(done, "the handler was cut off");
-    assert!(finished.iter().any(|who| who.contains("`POST /transfer`")), "{finished:?}");
+    for leaves in [Leaves::Closes, Leaves::HalfCloses] {
+        let (done, finished) = disconnect(Some(RequestLayer::new(OnDisconnect::Finish)), leaves);
+        assert!(done, "the handler was cut off");
+        assert!(finished.iter().any(|who| who.contains("`POST /transfer`")), "{finished:?}");
+    }
 }
 
 #[test]
 fn without_the_layer_the_handler_is_dropped() {
-    assert!(!disconnect(None).0, "then the layer is needed no more");
+    assert!(!disconnect(None, Leaves::Closes).0, "then the layer is needed no more");
 }
