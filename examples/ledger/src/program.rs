@@ -31,10 +31,13 @@ pub type Error = Box<dyn std::error::Error>;
 /// If it can not begin, or can not look at the database at its end.
 pub fn run(options: &Options) -> Result<ExitCode, Error> {
     let file = DbFile::of(options)?;
-    let conn = open(&file.path)?;
+    let (conn, recovered) = open(&file.path)?;
     let listener = listen(options.port(), options.reuse_port)?;
     let address = listener.local_addr()?;
     say(&Greeting { address, db: &file.path, options });
+    if recovered > 0 {
+        say(&format_args!("{recovered} transfers that another process had begun are credited now"));
+    }
     let load = options.load.map(|clients| Load::start(address, clients.into(), options.seed)).transpose()?;
     let cover = if options.unshielded { Cover::none() } else { Cover::shield() };
     let ledger = Ledger { db: Db::new(conn), cover, pause: options.pause };
@@ -91,7 +94,9 @@ async fn main_task(
     server(listener, ledger, accepted, handle).await
 }
 
-fn open(path: &Path) -> Result<Connection, Error> {
+/// Opens the database. What a process has left that was killed is credited; if that process is alive, and shares the port with this one,
+/// it finds its transfers done.
+fn open(path: &Path) -> Result<(Connection, usize), Error> {
     let refused = |error| {
         format!(
             "can not open the database {}: {error}; give --db a file that you may write, in a folder that is there",
@@ -100,10 +105,7 @@ fn open(path: &Path) -> Result<Connection, Error> {
     };
     let mut conn = db::open(path).map_err(refused)?;
     let recovered = db::recover(&mut conn)?;
-    if recovered > 0 {
-        say(&format_args!("{recovered} transfers were left half done by an earlier process; they are credited now"));
-    }
-    Ok(conn)
+    Ok((conn, recovered))
 }
 
 /// The database, and the folder that it goes away with.
