@@ -31,7 +31,8 @@ pub(super) fn page(program: &Path) -> Result {
     let address =
         line.split([' ', ',']).find(|word| word.starts_with("http://")).ok_or("it did not say where it listens")?;
     let result = run(Command::new("node").arg(script).arg(format!("{address}/tasks")).arg(&folder));
-    ledger.kill()?;
+    // In order, so that its temporary database goes with it.
+    Command::new("kill").args(["-TERM", &ledger.id().to_string()]).status()?;
     ledger.wait()?;
     result
 }
