@@ -28,6 +28,7 @@ pub struct Entry {
     who: Subject,
     id: Option<u64>,
     state: &'static str,
+    budget: Option<Duration>,
     left: Option<Duration>,
     cause: Option<String>,
 }
@@ -64,6 +65,11 @@ impl Entry {
     /// Returns "running", "cancelled", or "holding" for a shield that holds a cancel off.
     pub fn state(&self) -> &'static str {
         self.state
+    }
+
+    /// Returns how long it may hold something off, if it is a shield that has a limit of its own. Until it does so, no clock runs.
+    pub fn budget(&self) -> Option<Duration> {
+        self.budget
     }
 
     /// Returns what is left of its budget, or to its deadline, if that runs.
@@ -143,6 +149,7 @@ impl Entry {
             who: task.map_or_else(|| Subject::of_node(node), Subject::of_task),
             id: task.map(|task| task.id),
             state: if holds || node.is_rescued() { "holding" } else { state(node) },
+            budget: node.on_held_off.get().map(|held_off| Duration::from_nanos(held_off.budget)),
             left: node.deadline().map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
             cause: node.cause().map(|cause| cause.to_string()),
         }
@@ -151,7 +158,15 @@ impl Entry {
     fn of_task(frame: &Arc<Frame>, depth: usize) -> Option<Self> {
         let (task, node) = (frame.task()?, frame.node());
         let cause = node.cause().map(|cause| cause.to_string());
-        Some(Self { depth, who: Subject::of_task(task), id: Some(task.id), state: state(node), left: None, cause })
+        Some(Self {
+            depth,
+            who: Subject::of_task(task),
+            id: Some(task.id),
+            state: state(node),
+            budget: None,
+            left: None,
+            cause,
+        })
     }
 }
 
@@ -194,11 +209,12 @@ impl fmt::Display for Dump {
 impl serde::Serialize for Entry {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut fields = serializer.serialize_struct("Entry", 6)?;
+        let mut fields = serializer.serialize_struct("Entry", 7)?;
         fields.serialize_field("depth", &self.depth)?;
         fields.serialize_field("id", &self.id)?;
         fields.serialize_field("who", &self.who)?;
         fields.serialize_field("state", self.state)?;
+        fields.serialize_field("budget", &self.budget.map(|budget| budget.as_secs_f64()))?;
         fields.serialize_field("time_left", &self.left.map(|left| left.as_secs_f64()))?;
         fields.serialize_field("cause", &self.cause)?;
         fields.end()

@@ -436,6 +436,8 @@ mod deadline;
 mod delivery;
 mod dump;
 mod error;
+#[cfg(feature = "signal")]
+mod exit;
 mod finalize;
 mod host;
 mod interop;
@@ -474,6 +476,8 @@ pub use deadline::{EffectiveDeadline, current_deadline};
 pub use delivery::{CatchCancelled, Checkpoint, WaitCancelled, cancelled, catch_cancelled, checkpoint, is_cancelled};
 pub use dump::{Dump, Entry, dump};
 pub use error::{AbsorbCancel, Cancelled, Elapsed, Failed, Failure, Failures, NurseryError, SpawnError, StartError};
+#[cfg(feature = "signal")]
+pub use exit::Exit;
 pub use finalize::{FinalizeExt, Finalized, bracket};
 #[cfg(feature = "interop")]
 pub use interop::run_until_token;

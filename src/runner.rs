@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::panic::Location;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::core::cause::Cause;
 use crate::core::phase::Event as Happened;
+use crate::exit::{Exit, Listening, complain, say_error};
 use crate::host::{self, Host, Node};
 use crate::main_task;
 use crate::outcome::{Outcome, TaskOutput};
@@ -20,12 +21,12 @@ use crate::registry;
 use crate::report::{Event, Report, Reporter};
 use crate::shield::check_budget;
 use crate::shutdown::{
-    Budget, Config, Control, ExitPolicy, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Status, Stop, StopHook,
-    say_end, status,
+    Budget, Config, Control, ExitPolicy, ForceHook, Handler, Hook, MainEnd, Run, Shutdown, ShutdownHandle, Stop,
+    StopHook, say_end, status,
 };
-use crate::signal::{self, Signal, Subscription};
+use crate::signal::{self, Signal};
 #[cfg(feature = "testing")]
-use crate::testing::{Connection, Signals};
+use crate::testing::Signals;
 
 /// Runs `main` to its end on a multi-thread runtime with the default [`Runner`], and gives how it has ended.
 ///
@@ -95,6 +96,7 @@ pub struct Runner {
     /// None: the default one.
     reporter: Option<Option<Reporter>>,
     on_stop: Option<StopHook>,
+    on_force: Option<ForceHook>,
     pre_stop: Vec<Hook>,
     at_end: Vec<Hook>,
     exit_policy: ExitPolicy,
@@ -140,6 +142,7 @@ impl Runner {
             config: Config::default(),
             reporter: None,
             on_stop: None,
+            on_force: None,
             pre_stop: Vec::new(),
             at_end: Vec::new(),
             exit_policy: ExitPolicy::default(),
@@ -208,6 +211,13 @@ impl Runner {
     /// of the run; half a second is waited for it.
     pub fn on_stop(mut self, hook: impl Fn(&Cause) + Send + Sync + 'static) -> Self {
         self.on_stop = Some(StopHook(Arc::new(hook)));
+        self
+    }
+
+    /// Calls `hook` right before the process is ended by force, for a last word: by a third press, by SIGQUIT, or because all time is
+    /// up. On a thread of its own, also with every worker stuck; half a second is waited for it.
+    pub fn on_force(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_force = Some(ForceHook(Arc::new(hook)));
         self
     }
 
@@ -360,19 +370,41 @@ impl Runner {
             say_error(&error);
             return ExitCode::FAILURE;
         }
-        let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
-        let (finished, subscription) = self.run_with(main, Location::caller());
-        // A signal that was sent twice, and arrives now, must not change the status.
-        std::mem::forget(subscription);
+        let (finished, exit) = self.run_to_exit(main);
         complain(&finished.outcome);
-        match status(policy, shutdown.how(MainEnd::of(&finished.outcome))) {
-            Status::Code(code) => ExitCode::from(code),
-            Status::Die(signal) => {
-                // What a return from main would do.
-                std::io::stdout().flush().unwrap_or_default();
-                signal::die_by(signal)
-            }
-        }
+        exit.leave()
+    }
+
+    /// Runs `main` like [`run`](Self::run), and gives the end of the process beside the end of the run: for a program that has
+    /// something to do in between, as to print a last line. With nothing in between, and an error printed, it is
+    /// [`run_and_exit`](Self::run_and_exit).
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::process::ExitCode;
+    /// use testudo::Runner;
+    ///
+    /// fn main() -> ExitCode {
+    ///     let (finished, exit) = Runner::new().run_to_exit(async { Ok::<_, std::io::Error>(7) });
+    ///     println!("the end: {}", finished.outcome.unwrap()); // a second Ctrl-C does not hinder it
+    ///     exit.leave()
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn run_to_exit<F>(self, main: F) -> (FinishedOf<F::Output>, Exit)
+    where
+        F: Future,
+        F::Output: TaskOutput,
+    {
+        let (policy, shutdown) = (self.exit_policy, Arc::clone(&self.shutdown));
+        let (finished, listening) = self.run_with(main, Location::caller());
+        let status = status(policy, shutdown.how(MainEnd::of(&finished.outcome)));
+        (finished, Exit::new(status, listening))
     }
 
     fn run_with<F>(self, main: F, place: &'static Location<'static>) -> (FinishedOf<F::Output>, Option<Listening>)
@@ -426,12 +458,13 @@ impl Runner {
     /// Binds the shutdown to the run, and listens to signals. Gives the hooks of the end.
     fn begin(self, root: &Arc<Node>, budget: Budget) -> (Option<Listening>, Vec<Hook>) {
         let has_progress = self.reporter.is_none() && std::io::stderr().is_terminal();
-        let (hooks, on_stop) = (Mutex::new(self.pre_stop), self.on_stop);
+        let (hooks, on_stop, on_force) = (Mutex::new(self.pre_stop), self.on_stop, self.on_force);
         #[cfg(feature = "testing")]
         let is_test = self.source.is_some();
         #[cfg(not(feature = "testing"))]
         let is_test = false;
-        self.shutdown.attach(Run { root: Arc::clone(root), budget, hooks, on_stop, has_progress, is_test });
+        let root_of_run = Arc::clone(root);
+        self.shutdown.attach(Run { root: root_of_run, budget, hooks, on_stop, on_force, has_progress, is_test });
         if !self.signals {
             return (None, self.at_end);
         }
@@ -466,31 +499,6 @@ async fn drain_root(root: &Arc<Node>) {
     while !live.close_if_idle() {
         std::future::poll_fn(|cx| live.poll_idle(cx)).await;
     }
-}
-
-/// Prints the error of main.
-fn complain<T, E: fmt::Debug>(outcome: &Outcome<T, E>) {
-    let text = match outcome {
-        Outcome::Err(error) => format!("{error:?}"),
-        Outcome::Cancelled(cause) if MainEnd::of(outcome) == MainEnd::Cancelled => {
-            format!("main was cut off: {cause}")
-        }
-        Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Panicked(_) | Outcome::Lost => return,
-    };
-    say_error(&text);
-}
-
-fn say_error(text: &str) {
-    // A closed stderr is no reason to fail: there is nobody to tell.
-    std::io::stderr().lock().write_all(format!("Error: {text}\n").as_bytes()).unwrap_or_default();
-}
-
-/// A run hears signals as long as this lives.
-#[expect(dead_code, reason = "kept for their destructors")]
-enum Listening {
-    Process(Subscription),
-    #[cfg(feature = "testing")]
-    Injected(Connection),
 }
 
 #[cfg(all(test, feature = "testing"))]

@@ -84,6 +84,7 @@ pub(crate) struct Run {
     pub(crate) budget: Budget,
     pub(crate) hooks: Mutex<Vec<Hook>>,
     pub(crate) on_stop: Option<StopHook>,
+    pub(crate) on_force: Option<ForceHook>,
     /// A person is at a terminal, and nobody else reports.
     #[cfg_attr(not(feature = "progress"), allow(dead_code, reason = "nobody shows it"))]
     pub(crate) has_progress: bool,
@@ -95,7 +96,15 @@ impl Run {
     /// A run without hooks.
     #[cfg(any(feature = "testing", test))]
     pub(crate) fn new(root: Arc<Node>, budget: Budget) -> Self {
-        Self { root, budget, hooks: Mutex::default(), on_stop: None, has_progress: false, is_test: false }
+        Self {
+            root,
+            budget,
+            hooks: Mutex::default(),
+            on_stop: None,
+            on_force: None,
+            has_progress: false,
+            is_test: false,
+        }
     }
 }
 
@@ -106,6 +115,16 @@ pub(crate) struct StopHook(pub(crate) Arc<dyn Fn(&Cause) + Send + Sync>);
 impl std::fmt::Debug for StopHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StopHook")
+    }
+}
+
+/// The hook of [`Runner::on_force`](crate::Runner::on_force).
+#[derive(Clone)]
+pub(crate) struct ForceHook(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for ForceHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ForceHook")
     }
 }
 

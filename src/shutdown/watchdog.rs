@@ -43,6 +43,9 @@ pub(super) fn watch(shutdown: &Arc<Shutdown>) {
 #[expect(clippy::disallowed_methods, reason = "force means exactly this")]
 pub(super) fn end_now(run: &Run, why: Force, signal: Option<Signal>) {
     aside::report(&run.root, move |root| forced(root, why, signal));
+    if let Some(hook) = run.on_force.clone() {
+        aside(move || (hook.0)());
+    }
     if !run.is_test {
         std::process::exit(exit::forced(why, signal).into());
     }

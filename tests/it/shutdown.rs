@@ -618,6 +618,7 @@ fn a_dump_shows_each_thing_inside_what_it_is_inside_of() {
                 let json: serde_json::Value = serde_json::from_str(&dump.to_json()).unwrap();
                 let write = json.as_array().unwrap().iter().find(|entry| entry["who"]["name"] == "write").unwrap();
                 assert_eq!((write["state"].as_str(), write["time_left"].as_f64()), (Some("holding"), Some(5.0)));
+                assert_eq!(write["budget"].as_f64(), Some(5.0));
             }
         }
         .shielded(),

@@ -43,6 +43,21 @@ fn until_the_end_of_the_process_a_late_signal_changes_nothing() {
 }
 
 #[test]
+fn between_the_run_and_the_exit_a_program_can_say_its_last_line_whatever_comes() {
+    let mut proc = Proc::scene("before_exit");
+    proc.expect("ready").signal(SIGTERM).expect("over");
+    proc.signal(SIGINT).press_again(SIGTERM).press_again(SIGTERM).press_again(SIGTERM);
+    proc.input("leave\n").expect("the last line").end().died_by(SIGTERM);
+}
+
+#[test]
+fn an_exit_that_is_dropped_gives_the_signals_back() {
+    let mut proc = Proc::scene("before_exit");
+    proc.expect("ready").signal(SIGTERM).expect("over").signal(SIGINT).input("stay\n");
+    proc.expect("dropped").signal(SIGINT).end().died_by(SIGINT);
+}
+
+#[test]
 fn each_run_has_a_ladder_of_its_own() {
     let mut proc = Proc::scene("twice");
     for _ in 0..2 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::{SIGINT, SIGTERM, SIGUSR1};
+use nix::sys::signal::Signal::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 
 use crate::child::Proc;
 
@@ -241,4 +241,11 @@ fn a_silent_runner_says_nothing_and_climbs_all_the_same() {
     proc.press_again(SIGINT);
     let end = proc.press_again(SIGINT).exit();
     assert_eq!(end.code(130).err, "");
+}
+
+#[test]
+fn by_force_a_program_still_has_a_last_word() {
+    let mut proc = Proc::scene("last_word");
+    waiting(&mut proc);
+    proc.signal(SIGQUIT).expect("the last word").end().code(131).said("ending the process now");
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::getpid;
 use testudo::{
-    FinalizeExt, Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery, root_nursery,
-    shield, spawn,
+    ExitPolicy, FinalizeExt, Outcome, Reporter, Runner, Signal, catch_cancelled, checkpoint, is_cancelled, nursery,
+    root_nursery, shield, spawn,
 };
 use tokio::time::sleep;
 
@@ -35,6 +35,7 @@ fn actor() {
         "busy" => busy(),
         "after" => after(),
         "after_exit" => after_exit(),
+        "before_exit" => before_exit(),
         "twice" => twice(),
         "caught" => caught(),
         "beside" => beside(),
@@ -63,6 +64,7 @@ fn actor() {
         "enduring" => enduring(),
         "hook" => hook(),
         "bad_hook_and_main" => bad_hook_and_main(),
+        "last_word" => wait_for(runner().on_force(|| say("the last word"))),
         "stop_quiet" => crate::stop::quiet(),
         other => {
             crate::hangs::play(other);
@@ -271,6 +273,24 @@ fn after_exit() -> ! {
     say("ready");
     read_line();
     leave(code)
+}
+
+fn before_exit() -> ! {
+    let runner = runner().exit_policy(ExitPolicy::Signal);
+    let (finished, exit) = runner.run_to_exit(async {
+        say("ready");
+        std::future::pending::<()>().await;
+    });
+    assert!(finished.outcome.is_cancelled());
+    say("over");
+    if read_line() == "leave\n" {
+        say("the last line");
+        leave(exit.leave())
+    }
+    drop(exit);
+    say("dropped");
+    thread::sleep(Duration::from_secs(3600));
+    std::process::exit(99)
 }
 
 fn twice() {

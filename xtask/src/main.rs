@@ -1,6 +1,7 @@
 //! The tools of this repository: the gate, the loom tests, the comparison with trio, the snapshot of the public API.
 
 mod cross;
+mod ledger;
 mod proof;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,12 @@ usage: cargo xtask <command>
   instructions   compare instruction counts with benches/instructions.toml
   instructions --bless
                  write benches/instructions.toml
+  ledger storms [100]
+                 signal storms against the ledger; the gate has ten
+  ledger rolls [10]
+                 rolling restarts of the ledger under load from outside
+  ledger page    its page of tasks, in a headless browser
+  ledger peers   the ledger served by testudo and by others, in one table
   bench [--quick] [--rounds 7] [--only P1] [--json FILE]
                  time everything beside its peers
   bench page     make docs/benchmarks.md of the last full run";
@@ -59,6 +66,12 @@ fn main() -> ExitCode {
         ["api", "--bless"] => api(true),
         ["instructions"] => instructions(""),
         ["instructions", "--bless"] => instructions("--bless"),
+        ["ledger", "storms"] => ledger::storms("100"),
+        ["ledger", "storms", count] => ledger::storms(count),
+        ["ledger", "rolls"] => ledger::rolls("10"),
+        ["ledger", "rolls", count] => ledger::rolls(count),
+        ["ledger", "page"] => ledger::page(),
+        ["ledger", "peers"] => ledger::peers(),
         ["bench", ..] => step("bench -q -p testudo-bench --bench times", &args[1..].join(" ")),
         _ => Err(USAGE.into()),
     };
@@ -85,6 +98,7 @@ fn ci() -> Result {
     step("test --workspace --all-features", "")?;
     run(cargo("doc -p testudo -p testudo-macros -p testudo-tower -p testudo-http --no-deps --all-features")
         .env("RUSTDOCFLAGS", "-D warnings"))?;
+    ledger::from_outside()?;
     loom()?;
     sabotage()?;
     conformance(&["--programs", "2000", "--seed", "7"])?;
