@@ -437,6 +437,9 @@ mod delivery;
 mod dump;
 mod error;
 mod finalize;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod host;
 mod interop;
 #[cfg(feature = "signal")]

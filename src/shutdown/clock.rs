@@ -83,7 +83,7 @@ impl Clock {
     pub(super) fn is_overdue(&self) -> bool {
         let Some(begun) = self.begun.get() else { return false };
         let Some(total) = begun.budget.total else { return false };
-        let rest = (total + GRACE).saturating_sub(begun.wall.elapsed());
+        let rest = total.saturating_add(GRACE).saturating_sub(begun.wall.elapsed());
         !self.wait(rest)
     }
 }
