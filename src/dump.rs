@@ -1,6 +1,6 @@
 //! The tree of what is alive, as a value, as text and as JSON.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,8 +174,21 @@ fn state(node: &Node) -> &'static str {
     if node.is_cancelled() { "cancelled" } else { "running" }
 }
 
+/// Names and causes may be made of what somebody has sent: they must not make lines, nor move the cursor of a terminal.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|char| match char.is_control() {
+            true => write!(self.0, "{}", char.escape_default()),
+            false => self.0.write_char(char),
+        })
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut OneLine(f);
         f.write_str(self.who.what())?;
         if let Some(name) = self.who.name() {
             write!(f, " {name}")?;
@@ -218,5 +231,54 @@ impl serde::Serialize for Entry {
         fields.serialize_field("time_left", &self.left.map(|left| left.as_secs_f64()))?;
         fields.serialize_field("cause", &self.cause)?;
         fields.end()
+    }
+}
+
+#[cfg(all(any(test, fuzzing), feature = "json"))]
+pub(crate) mod fuzzed {
+    use serde_json::{Value, from_str, json};
+
+    use super::*;
+    use crate::core::node::{Info, Node};
+    use crate::fuzzed::Bytes;
+    use crate::report::{Event, Report};
+
+    /// The JSON of a dump and of a report is read back as what they hold, and a dump has a line for each entry, whatever is named how.
+    pub(crate) fn what_is_written_is_read_back(bytes: Bytes<'_>) {
+        let texts: Vec<String> = bytes.rest().split('|').map(Into::into).collect();
+        let who = |text: &String| {
+            let node = Node::unbound(Info::new(Kind::Scope, Location::caller(), 0), None, false);
+            node.info.set_name(text.as_str().into());
+            Subject::of_node(&node)
+        };
+        let entry = |(depth, text): (usize, &String)| {
+            let (left, cause) = (Some(Duration::from_millis(500)), Some(text.clone()));
+            Entry { depth, who: who(text), id: None, state: "running", left, cause }
+        };
+        let dump = Dump { entries: texts.iter().enumerate().map(entry).collect() };
+        let Ok(Value::Array(read)) = from_str(&dump.to_json()) else { panic!("it is a list: {}", dump.to_json()) };
+        assert_eq!(read.len(), texts.len());
+        for (depth, (read, text)) in read.iter().zip(&texts).enumerate() {
+            let name = &read["who"]["name"];
+            assert_eq!((name, &read["cause"], &read["depth"]), (&json!(text), &json!(text), &json!(depth)));
+            assert_eq!(read["time_left"], json!(0.5));
+        }
+        assert_eq!(dump.to_string().lines().count(), texts.len(), "{dump}");
+
+        let events: Vec<Event> = texts.iter().map(|text| Event::Warning(text.clone().into())).collect();
+        let shown: Vec<String> = events.iter().map(ToString::to_string).collect();
+        let report = Report {
+            events,
+            omitted: 0,
+            lost: texts.len(),
+            left: texts.iter().map(who).collect(),
+            #[cfg(feature = "signal")]
+            stop: None,
+        };
+        let read: Value = from_str(&report.to_json()).expect("it is JSON");
+        assert_eq!((&read["events"], &read["lost"]), (&json!(shown), &json!(texts.len())));
+        let left: Vec<&str> = report.left().iter().filter_map(Subject::name).collect();
+        assert_eq!(left, texts);
+        assert!(read["left"].as_array().is_some_and(|read| read.iter().map(|one| &one["name"]).eq(&texts)));
     }
 }

@@ -439,6 +439,9 @@ mod error;
 #[cfg(feature = "signal")]
 mod exit;
 mod finalize;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod host;
 mod interop;
 #[cfg(feature = "signal")]

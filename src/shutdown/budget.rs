@@ -143,7 +143,7 @@ impl Budget {
     fn beyond(&self, platform: Platform) -> Option<String> {
         let Platform { name, grace, setting } = platform;
         let why = match self.total {
-            Some(total) if total <= grace - MARGIN => return None,
+            Some(total) if total.saturating_add(MARGIN) <= grace => return None,
             Some(total) => format!("the budget of {total:?} is more than"),
             None => "no budget is more than".to_owned(),
         };
@@ -193,6 +193,44 @@ fn parse(text: &str) -> Result<Option<Duration>, String> {
             Ok(length) => Ok(Some(length)),
             Err(error) => Err(fault(&error.to_string())),
         },
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed {
+    use super::*;
+    use crate::fuzzed::Bytes;
+
+    /// Whatever stands in the environment and in the code, it is refused with the text, or no phase ends after the whole.
+    pub(crate) fn is_total(mut bytes: Bytes<'_>) {
+        let config = Config {
+            total: bytes.maybe(|bytes| bytes.maybe(Bytes::duration).filter(|total| !total.is_zero())),
+            delay: bytes.maybe(Bytes::duration),
+            graceful: bytes.maybe(Bytes::duration),
+            reserve: bytes.maybe(Bytes::duration),
+            shield: bytes.maybe(Bytes::duration),
+        };
+        let platforms = ["KUBERNETES_SERVICE_HOST", "container", "NOTIFY_SOCKET"];
+        let platform = bytes.maybe(|bytes| platforms[usize::from(bytes.byte()) % platforms.len()]);
+        let text = bytes.maybe(|bytes| bytes.rest());
+        let env = |name: &str| if name == VARIABLE { text.clone() } else { (platform == Some(name)).then(String::new) };
+        let read = text.as_deref().map_or(Ok(config.total.flatten()), parse);
+        if let (Some(_), Ok(Some(length))) = (&text, &read) {
+            assert_eq!(parse(&humantime::format_duration(*length).to_string()), Ok(Some(*length)));
+        }
+        match (Budget::new(config, &env), &text) {
+            (Err(error), Some(text)) => assert!(read.is_err() && error.contains(&format!("`{text}`")), "{error}"),
+            (Err(error), None) => panic!("nothing was there to be read: {error}"),
+            (Ok((budget, _)), _) => check(budget),
+        }
+    }
+
+    fn check(budget: Budget) {
+        assert_ne!(budget.total, Some(Duration::ZERO), "nothing can stop in no time");
+        for at in [Duration::ZERO, Duration::from_secs(1), Duration::MAX] {
+            let until = |phase| budget.until(phase, at);
+            assert!(Phase::ALL.into_iter().filter_map(until).all(|end| budget.total.is_none_or(|total| end <= total)));
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 
 mod aside;
 mod asked;
-mod budget;
+pub(crate) mod budget;
 mod clock;
 mod control;
 mod exit;

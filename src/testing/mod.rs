@@ -63,7 +63,7 @@ mod place;
 mod run;
 mod sequencer;
 mod signals;
-mod sweep;
+pub(crate) mod sweep;
 
 pub use run::{TestOptions, run_test};
 pub use sequencer::{Sequencer, Step, StepGuard};

@@ -486,3 +486,15 @@ fn in_a_run(main: impl AsyncFnOnce(&Arc<Node>)) -> Result<(), String> {
         End::Panicked(payload) => Err(format!("it panicked: {}", Panic::new(payload).message())),
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed {
+    use super::*;
+    use crate::fuzzed::Bytes;
+
+    /// A text is no cut, or the cut is written so that it is read as the same.
+    pub(crate) fn a_cut_is_read_as_it_is_written(bytes: Bytes<'_>) {
+        let cuts: Vec<Cut> = bytes.rest().split(',').filter_map(|text| text.parse().ok()).collect();
+        assert!(cuts.is_empty() || parse(&shown(&cuts)) == cuts);
+    }
+}
