@@ -253,7 +253,7 @@ pub(crate) mod fuzzed {
         };
         let entry = |(depth, text): (usize, &String)| {
             let (left, cause) = (Some(Duration::from_millis(500)), Some(text.clone()));
-            Entry { depth, who: who(text), id: None, state: "running", left, cause }
+            Entry { depth, who: who(text), id: None, state: "running", budget: None, left, cause }
         };
         let dump = Dump { entries: texts.iter().enumerate().map(entry).collect() };
         let Ok(Value::Array(read)) = from_str(&dump.to_json()) else { panic!("it is a list: {}", dump.to_json()) };
