@@ -35,6 +35,13 @@ pub(crate) struct Connection {
     pub(crate) ending: Ending,
 }
 
+/// How the talk with a peer has ended.
+enum End {
+    Own,
+    /// By the linger, with half of a head read, or without the goodbye of an HTTP/2 peer.
+    Closed,
+}
+
 /// Notes a connection that is cut off.
 pub(crate) struct Ending {
     pub(crate) tally: Arc<Tally>,
@@ -62,7 +69,10 @@ impl Connection {
         R::Data: Send,
         R::Error: Into<BoxError>,
     {
-        self.serve(io, service).await;
+        if let End::Closed = self.serve(io, service).await {
+            // Noted as cut off, by what it is doing still.
+            return;
+        }
         if !self.leash.is_gone() {
             self.doing.set_upgraded();
             self.leash.wait_gone().await;
@@ -70,7 +80,7 @@ impl Connection {
         self.ending.is_over = true;
     }
 
-    async fn serve<I, S, R>(&self, io: Watched<I>, service: S)
+    async fn serve<I, S, R>(&self, io: Watched<I>, service: S) -> End
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Response<R>> + Send + 'static,
@@ -93,7 +103,7 @@ impl Connection {
             stop.as_mut().poll(cx).map(|()| true)
         });
         if !stops.await {
-            return;
+            return End::Own;
         }
         let mut young = pin!(timeout_at(self.born + self.linger, self.doing.wait_begun()));
         let ended = poll_fn(|cx| {
@@ -104,18 +114,19 @@ impl Connection {
             young.as_mut().poll(cx).map(|_| false)
         });
         if ended.await {
-            return;
+            return End::Own;
         }
         conn.as_mut().graceful_shutdown();
         let mut quiet = pin!(quiet_for(self.linger, &self.doing));
         poll_fn(|cx| {
             if conn.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(End::Own);
             }
             hold.poll(cx);
-            quiet.as_mut().poll(cx)
+            let closed = if self.doing.is_in_the_middle() { End::Closed } else { End::Own };
+            quiet.as_mut().poll(cx).map(|()| closed)
         })
-        .await;
+        .await
     }
 
     /// Waits until a peer has taken too long to say which protocol it speaks: hyper's own clock begins after that.

@@ -134,6 +134,11 @@ impl Doing {
     }
 
     /// True if it could be of either protocol.
+    /// True if its peer has begun something and not ended it: a head, or the life of an HTTP/2 connection.
+    pub(crate) fn is_in_the_middle(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed) || self.is_http2()
+    }
+
     pub(crate) fn is_unknown(&self) -> bool {
         UNKNOWN.contains(&self.protocol.load(Ordering::Relaxed))
     }

@@ -202,7 +202,7 @@ where
         drop(connections.await);
         let served = tally.served();
         if !served.cut.is_empty() {
-            warn(format!("server `{}` was out of time, and has cut off {}", name, served.cut.join(", ")));
+            warn(format!("server `{}` has cut off {}", name, served.cut.join(", ")));
         }
         served
     }
@@ -326,7 +326,9 @@ impl Served {
         self.connections
     }
 
-    /// Returns the connections that were cut off by the server's own [budget](Server::budget), by their peer and what they were doing.
+    /// Returns the connections that were cut off, by their peer and what they were doing: those that were in a request when the server's
+    /// own [budget](Server::budget) was over, and those that its [linger](Server::linger) has closed in the middle of a head, or while
+    /// an HTTP/2 peer owed its goodbye.
     pub fn cut(&self) -> &[String] {
         &self.cut
     }

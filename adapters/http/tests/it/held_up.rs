@@ -68,6 +68,7 @@ fn a_connection_without_a_byte_ends_after_the_linger() {
     );
     assert!(ran.took < QUICK, "{:?}", ran.took);
     assert!(ran.cancelled().is_empty(), "{:?}", ran.cancelled());
+    assert_eq!(ran.served.expect("nobody cancels it").cut(), [""; 0], "nothing was begun");
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn a_slow_handler_is_waited_for() {
 }
 
 #[test]
-fn half_of_a_head_ends_after_the_linger() {
+fn half_of_a_head_ends_after_the_linger_and_is_named() {
     let ran = run(
         patient(),
         app(),
@@ -136,6 +137,7 @@ fn half_of_a_head_ends_after_the_linger() {
     );
     assert!(ran.took < QUICK, "{:?}", ran.took);
     assert!(ran.cancelled().is_empty(), "{:?}", ran.cancelled());
+    assert!(ran.served.expect("nobody cancels it").cut()[0].ends_with("[reading the head of a request]"));
 }
 
 #[test]
@@ -221,7 +223,7 @@ fn a_websocket_is_counted_and_cut_off_by_name() {
 }
 
 #[test]
-fn a_silent_http2_peer_ends_after_the_linger() {
+fn a_silent_http2_peer_ends_after_the_linger_and_is_named() {
     let ran = run(
         patient(),
         app(),
@@ -234,4 +236,5 @@ fn a_silent_http2_peer_ends_after_the_linger() {
     );
     assert!(ran.took < QUICK, "{:?}", ran.took);
     assert!(ran.cancelled().is_empty(), "{:?}", ran.cancelled());
+    assert!(ran.served.expect("nobody cancels it").cut()[0].ends_with("[HTTP/2, idle]"));
 }
