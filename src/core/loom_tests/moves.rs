@@ -69,6 +69,25 @@ fn two_that_are_cut_at_once_agree_on_who_absorbs() {
     });
 }
 
+/// A scope unwinds, and its future is carried out of what is cancelled before its second finalizer has ended.
+#[test]
+fn a_cut_that_goes_on_with_an_unwinding_is_absorbed_where_it_has_moved_to() {
+    model(|| {
+        let (top, other) = (root(), root());
+        let leaf = scope(&top);
+        let region = Frame::of_frame(frame_of(&leaf));
+        top.cancel(cause());
+        let first = region.latch().expect("it is cancelled");
+        assert!(Arc::ptr_eq(&first, &top));
+        let carry = spawn(&leaf, move |leaf| leaf.reparent(&other));
+        let second = region.latch().expect("it has been cut");
+        assert!(second.is_cancelled(), "nobody absorbs");
+        join(carry);
+        let last = region.latch().expect("it has been cut");
+        assert!(Arc::ptr_eq(&last, &leaf));
+    });
+}
+
 /// A future that was polled in a scope and kept is cut elsewhere while that scope ends.
 #[test]
 fn a_latch_finds_its_absorber_while_a_node_on_the_way_ends() {
