@@ -278,13 +278,20 @@ impl Shutdown {
         if phase == Phase::Cancelling {
             self.story.note_alive(&run.root);
         }
-        let rises = |now: &mut Phase| phase > *now && std::mem::replace(now, phase) != phase;
+        let rises = |now: &mut Phase| {
+            let is_new = phase > *now;
+            if is_new {
+                *now = phase;
+                // Before anybody hears of it: whoever has waited for a phase finds it in the story.
+                self.story.note_phase(phase);
+            }
+            is_new
+        };
         if !self.phase.send_if_modified(rises) {
             return;
         }
         self.ready.send_replace(false);
         self.clock.enter(phase);
-        self.story.note_phase(phase);
         crate::trace::phase(phase);
         match phase {
             Phase::Initiated => self.story.note_alive(&run.root),
