@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+#[cfg(all(feature = "systemd", unix))]
+use crate::clock;
 use crate::core::node::Kind;
 use crate::current;
 use crate::host::{self, Frame, Node};
@@ -204,6 +206,18 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
     });
     let shields = shields.map(|node| Subject::of_node(node));
     tasks.iter().map(|task| Subject::of_task(task.info())).chain(shields).collect()
+}
+
+/// How long those shields may still hold something off that may the longest; none if one has no limit.
+#[cfg(all(feature = "systemd", unix))]
+pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
+    let now = clock::now();
+    let left = |node: &Arc<Node>| match node.deadline() {
+        Some(at) => Some(at.saturating_sub(now)),
+        None => node.on_held_off.get().map(|held_off| held_off.budget),
+    };
+    let mut shields = below(root).0.into_iter().filter(|node| node.info.kind == Kind::Shield);
+    shields.try_fold(0, |longest, node| Some(left(&node)?.max(longest))).map(Duration::from_nanos)
 }
 
 /// Waits until every started shield of this runtime has ended, in place or rescued, and everything that was adopted; at most for

@@ -277,14 +277,7 @@ mod tests {
     #[test]
     fn a_budget_that_is_the_longest_there_is_overflows_nothing() {
         let most = Some(Duration::MAX);
-        let config = Config {
-            total: Some(most),
-            delay: most,
-            graceful: most,
-            reserve: Some(S),
-            shield: most,
-            ..Config::default()
-        };
+        let config = Config { total: Some(most), delay: most, graceful: most, reserve: Some(S), shield: most };
         for env in [&[][..], &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]] {
             let (budget, _) = budget(config, env).unwrap();
             assert_eq!(budget.until(Phase::InFlight, S), Some(Duration::MAX - S));

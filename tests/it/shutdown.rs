@@ -563,12 +563,16 @@ fn each_rung_of_the_ladder_has_the_tree() {
 
 /// The rung, and what is said of two that are alive.
 fn hear_rung(log: &Log, event: &Event) {
-    let (rung, dump) = match event {
-        Event::Stopping { dump, .. } => ("graceful", dump),
-        Event::Unfinished { dump, .. } => ("cancel", dump),
-        Event::Waiting { dump, .. } => ("say", dump),
-        Event::Forced { dump, .. } => ("force", dump),
-        other => panic!("{other}"),
+    let (rung, dump) = if let Event::Stopping { dump, .. } = event {
+        ("graceful", dump)
+    } else if let Event::Unfinished { dump, .. } = event {
+        ("cancel", dump)
+    } else if let Event::Waiting { dump, .. } = event {
+        ("say", dump)
+    } else if let Event::Forced { dump, .. } = event {
+        ("force", dump)
+    } else {
+        panic!("{event}")
     };
     // Who hears it is inside of the run.
     assert_eq!(testudo::dump().entries().len(), dump.entries().len());

@@ -134,6 +134,7 @@ pub(crate) fn windows() -> Result {
 }
 
 /// Plays one scene. Wine has a console where there is a terminal, and `script` makes one; what is said goes to a file.
+#[expect(clippy::disallowed_methods, reason = "another process is what goes on meanwhile")]
 fn at_the_console(program: &Path, play: &Play, file: &Path) -> Result {
     let line = format!("exec wine '{}' --exact actor --nocapture >'{}' 2>&1", program.display(), file.display());
     let mut command = Command::new("script");
