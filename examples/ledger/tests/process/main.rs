@@ -132,7 +132,7 @@ fn a_transfer_whose_client_has_gone_is_waited_for_by_name() {
     wait_tree(&ledger.address, "shield transfer of 5 from 1 to 2 at examples/ledger/src/transfer.rs:");
     drop(client);
     // Its budget runs from the moment at which nobody waits for it any more.
-    wait_tree(&ledger.address, ", holding ");
+    wait_tree(&ledger.address, ", holding, age ");
     ledger.signal(SIGTERM);
     let end = ledger.end();
     assert!(end.last.ends_with("acknowledged=0 committed=1 half_done=0 lost=0 sum=exact"), "{end:#?}");
