@@ -90,6 +90,7 @@ impl Clock {
     }
 
     /// Waits on this thread for so long. True if the run has ended by then.
+    #[cfg(feature = "progress")]
     pub(super) fn wait(&self, length: Duration) -> bool {
         let watched = lock(&self.watched);
         match self.has_changed.wait_timeout_while(watched, length, |watched| !watched.ended) {
