@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
-use testudo::{Runner, shutdown};
-use tokio::time::sleep;
+use testudo::{Runner, shutdown, shutdown_requested};
+use tokio::time::timeout;
 
 use crate::db::{self, Db};
 use crate::listen::listen;
@@ -86,10 +86,12 @@ async fn main_task(
 ) -> std::io::Result<()> {
     if let Some(seconds) = seconds {
         let alarm = async move {
-            sleep(seconds).await;
-            shutdown(format!("{} s are over", seconds.as_secs_f64()));
+            // Asked by somebody else before that, it has nothing left to do, and nothing of it is cut off.
+            if timeout(seconds, shutdown_requested()).await.is_err() {
+                shutdown(format!("{} s are over", seconds.as_secs_f64()));
+            }
         };
-        testudo::root_nursery::<std::io::Error>().task().name("alarm").daemon().spawn(alarm);
+        testudo::root_nursery::<std::io::Error>().task().name("alarm").spawn(alarm);
     }
     server(listener, ledger, accepted, handle).await
 }
