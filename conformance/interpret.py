@@ -448,6 +448,8 @@ class Run:
                 except BaseException as exc:
                     caught += cancels(exc)
                     self.emit(task, f"{ident} body " + ("cut" if cancels(exc) else f"failed {failures(exc)}"))
+                    # As long as the body has not ended, others can spawn here.
+                    await self.jitter(task)
                     raise
         except BaseException as exc:
             await self.jitter(task)
@@ -491,6 +493,8 @@ class Run:
         except BaseException as exc:
             caught += cancels(exc)
             self.emit(task, "end cut" if cancels(exc) else f"end failed {failures(exc)}")
+            # As long as it has not ended, its nursery is open.
+            await self.jitter(task)
             raise
         finally:
             self.set(self.done[task])
@@ -531,6 +535,8 @@ class Run:
             if trio.lowlevel.current_task().parent_nursery is nursery:
                 self.nursery_cancels[op["nursery"]] += cancels(exc)
             self.emit(task, "end cut" if cancels(exc) else f"end failed {failures(exc)}")
+            # As long as it has not ended, its nursery is open.
+            await self.jitter(task)
             raise
 
 
