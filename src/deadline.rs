@@ -43,8 +43,8 @@ struct Entry {
 }
 
 impl Queue {
-    /// Throws stale entries out, and those that a deadline has left by coming back to the same time.
-    /// Throws stale entries out. The nodes that it looked at are given back, to be let go outside of the lock.
+    /// Throws stale entries out, and those that a deadline has left by coming back to the same time. The nodes that it looked at are given
+    /// back, to be let go outside of the lock.
     fn prune(&mut self) -> Vec<Arc<Node>> {
         let mut entries = std::mem::take(&mut self.heap).into_vec();
         let mut seen = Vec::with_capacity(entries.len());

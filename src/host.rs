@@ -203,7 +203,11 @@ const CROWD_MAX: usize = 1024;
 pub(crate) fn cancel(node: &Arc<Node>, cause: Cause) -> bool {
     trace::cancelled(node, &cause);
     node.cancel_and(cause, |crowd| match node.host() {
-        Some(host) if crowd.tasks() > CROWD_MAX => host.spawn(wake(crowd)),
+        Some(host) if crowd.tasks() > CROWD_MAX => {
+            host.spawn(wake(crowd));
+            // What a worker begins last, no other worker takes from it, and this one may block now: so that is this.
+            host.spawn(async {});
+        }
         Some(_) | None => drop(crowd),
     })
 }

@@ -208,7 +208,7 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
     tasks.iter().map(|task| Subject::of_task(task.info())).chain(shields).collect()
 }
 
-/// How long those shields may still hold something off that may the longest; none if one has no limit.
+/// How long the shield may still hold something off that may the longest; none if one has no limit, or there is no shield.
 #[cfg(all(feature = "systemd", unix))]
 pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
     let now = clock::now();
@@ -216,8 +216,9 @@ pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
         Some(at) => Some(at.saturating_sub(now)),
         None => node.on_held_off.get().map(|held_off| held_off.budget),
     };
-    let mut shields = below(root).0.into_iter().filter(|node| node.info.kind == Kind::Shield);
-    shields.try_fold(0, |longest, node| Some(left(&node)?.max(longest))).map(Duration::from_nanos)
+    let shields = below(root).0.into_iter().filter(|node| node.info.kind == Kind::Shield);
+    let longest = shields.map(|node| left(&node)).reduce(|one, other| Some(one?.max(other?))).flatten();
+    longest.map(Duration::from_nanos)
 }
 
 /// Waits until every started shield of this runtime has ended, in place or rescued, and everything that was adopted; at most for

@@ -66,6 +66,39 @@ async fn a_cancel_of_a_crowd_is_seen_at_once_and_wakes_all_of_it() {
     assert_eq!(by_cancel.load(Relaxed), N);
 }
 
+/// What a worker has woken or begun last is in a slot of its own, from which no other worker takes it.
+#[test]
+fn a_cancel_of_a_crowd_is_heard_of_while_the_worker_that_called_it_blocks() {
+    const N: usize = 2000;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let heard = runtime.block_on(runtime.spawn(async {
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        let polls = Arc::new(AtomicUsize::new(0));
+        let (last, is_last) = std::sync::mpsc::channel::<()>();
+        let (sender, heard) = oneshot::channel();
+        let run = nursery(|n| async move {
+            for child in 0..N {
+                let (mark, polls, last) = (Mark(child, Arc::clone(&ended)), Arc::clone(&polls), last.clone());
+                n.spawn(async move {
+                    count_wakes(polls).await;
+                    drop((mark, last));
+                });
+            }
+            drop(last);
+            while polls.load(Relaxed) < N {
+                yield_now().await;
+            }
+            n.cancel("enough");
+            // Disconnected when all children are gone.
+            let end = is_last.recv_timeout(std::time::Duration::from_secs(30));
+            sender.send(end == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)).unwrap();
+        });
+        run.await.unwrap();
+        heard.await.unwrap()
+    }));
+    assert!(heard.unwrap(), "the other worker has not heard of it");
+}
+
 /// Waits for ever, and counts how often it is polled.
 async fn count_wakes(polls: Arc<AtomicUsize>) {
     poll_fn(|_| {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use testudo::Participant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::unconstrained;
 
 use crate::listener::{Listener, Peer};
 
@@ -57,12 +58,16 @@ impl<'a, L: Listener> Accepting<'a, L> {
 
     /// A connection that waits in the queue of the listener, which would be reset with that.
     pub(crate) async fn left(&mut self) -> Option<Accepted<L>> {
-        let mut accept = pin!(self.listener.accept());
-        let ready = poll_fn(|cx| match accept.as_mut().poll(cx) {
-            Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
-            Poll::Pending => Poll::Ready(None),
-        });
-        ready.await.map(|(io, peer)| (io, peer, None))
+        loop {
+            // A queue that is longer than Tokio's coop budget would look empty.
+            let mut accept = pin!(unconstrained(self.listener.accept()));
+            let looked = poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx))).await;
+            match looked {
+                Poll::Ready(Ok((io, peer))) => return Some((io, peer, None)),
+                Poll::Ready(Err(error)) if is_of_the_peer(&error) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return None,
+            }
+        }
     }
 
     /// Out of file descriptors, for instance: connections that end give some back.
