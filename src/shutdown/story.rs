@@ -16,7 +16,7 @@ use crate::task::TaskRef;
 #[derive(Debug, Default)]
 pub(super) struct Story(Mutex<Notes>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Notes {
     /// When each phase was entered, in order.
     phases: Vec<(Phase, Ticks)>,
@@ -90,7 +90,8 @@ impl StopReport {
 impl Shutdown {
     /// What there is to tell; nothing of a run that has not stopped.
     pub(crate) fn story(&self) -> Option<StopReport> {
-        let notes = lock(&self.story.0);
+        // Not under the lock: what a task says of itself is the program's own code.
+        let notes = lock(&self.story.0).clone();
         // The last one is *exit*, which has no length: outside of the runtime, its clock can not be read any more.
         let last = notes.phases.last().map(|(_, at)| *at);
         let ends = notes.phases.iter().skip(1).map(|(_, at)| *at).chain(last);
