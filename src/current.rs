@@ -9,27 +9,55 @@ use std::task::Waker;
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, WakerId};
 use crate::core::task::TaskInfo;
-use crate::host::{self, Frame, Node};
+use crate::host::{self, Frame, LeafSeat, Node};
 use crate::plan::Sketch;
 
 /// What futures of ours find out about the place in which they are polled.
 pub(crate) struct Current {
-    /// None as long as the place is only planned.
-    frame: Option<Arc<Frame>>,
+    pub(crate) spot: Spot,
     /// The waker that the frame hands on to what is inside it.
     pub(crate) polled_by: WakerId,
     /// Set while the frame is polled with the cancel visible and something holds it.
     pub(crate) track: Option<Arc<Track>>,
 }
 
+/// Whether there is a frame already.
+pub(crate) enum Spot {
+    /// A region in its first poll.
+    Planned,
+    /// A task that nothing has looked into.
+    Leaf(LeafSeat),
+    Frame(Arc<Frame>),
+}
+
 impl Current {
     /// A frame that is not being polled yet, or code of the program that runs as if inside it.
     pub(crate) fn at(frame: Arc<Frame>) -> Self {
-        Self { frame: Some(frame), polled_by: WakerId::of(Waker::noop()), track: None }
+        Self::new(Spot::Frame(frame))
+    }
+
+    pub(crate) fn new(spot: Spot) -> Self {
+        Self { spot, polled_by: WakerId::of(Waker::noop()), track: None }
     }
 
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
-        self.frame.as_ref()
+        match &self.spot {
+            Spot::Frame(frame) => Some(frame),
+            Spot::Planned | Spot::Leaf(_) => None,
+        }
+    }
+
+    fn is_planned(&self) -> bool {
+        matches!(self.spot, Spot::Planned)
+    }
+
+    /// Makes the frame of a task that has none.
+    fn grow(&mut self) {
+        if let Spot::Leaf(leaf) = &self.spot {
+            if let Some(frame) = leaf.grow() {
+                self.spot = Spot::Frame(frame);
+            }
+        }
     }
 }
 
@@ -107,7 +135,7 @@ pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
     pub(crate) fn new(sketch: Sketch, polled_by: WakerId) -> Self {
-        let mut slot = Some(Current { frame: None, polled_by, track: None });
+        let mut slot = Some(Current { spot: Spot::Planned, polled_by, track: None });
         swap(&mut slot);
         let level = Level { outer: slot, place: Draft::Sketch(sketch) };
         LEVELS.with(|levels| levels.borrow_mut().push(level));
@@ -134,14 +162,17 @@ impl Drop for EnterPlanned {
     }
 }
 
-/// Makes what is around this code, from the outside inwards, if it is only planned.
+/// Makes what is around this code, from the outside inwards, if it is a task without a frame, or only planned.
 fn make() {
-    let Some(first) = LEVELS.with(|levels| first_planned(&levels.borrow())) else { return };
+    let Some(first) = LEVELS.with(|levels| first_planned(&levels.borrow())) else {
+        return CURRENT.with(|current| current.borrow_mut().iter_mut().for_each(Current::grow));
+    };
+    LEVELS.with(|levels| levels.borrow_mut()[first].outer.iter_mut().for_each(Current::grow));
     for depth in first.. {
         let sketch = LEVELS.with(|levels| {
             let mut levels = levels.borrow_mut();
             let level = levels.get_mut(depth)?;
-            let outer = level.outer.as_ref().and_then(|outer| outer.frame.clone());
+            let outer = level.outer.as_ref().and_then(|outer| outer.frame().map(Arc::clone));
             level.place.take_sketch().map(|sketch| (sketch, outer))
         });
         let Some((sketch, outer)) = sketch else { return };
@@ -152,7 +183,7 @@ fn make() {
 
 /// The outermost of the innermost levels that are only planned; none if the current frame is made.
 fn first_planned(levels: &[Level]) -> Option<usize> {
-    let is_planned = |current: Option<&Current>| current.is_some_and(|current| current.frame.is_none());
+    let is_planned = |current: Option<&Current>| current.is_some_and(Current::is_planned);
     if !CURRENT.with(|current| is_planned(current.borrow().as_ref())) {
         return None;
     }
@@ -165,9 +196,10 @@ fn put(depth: usize, frame: &Arc<Frame>) {
         let mut levels = levels.borrow_mut();
         levels[depth].place = Draft::Made(Arc::clone(frame));
         match levels.get_mut(depth + 1) {
-            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame = Some(Arc::clone(frame))),
-            None => CURRENT
-                .with(|current| current.borrow_mut().iter_mut().for_each(|own| own.frame = Some(Arc::clone(frame)))),
+            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.spot = Spot::Frame(Arc::clone(frame))),
+            None => CURRENT.with(|current| {
+                current.borrow_mut().iter_mut().for_each(|own| own.spot = Spot::Frame(Arc::clone(frame)))
+            }),
         }
     });
 }
@@ -179,8 +211,10 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -
         let seen = CURRENT.try_with(|current| {
             let current = current.borrow();
             match current.as_ref() {
-                Some(Current { frame: None, .. }) => None,
-                Some(current) => look.take().map(|look| look(current.frame().map(|frame| (frame, current)))),
+                Some(current) => {
+                    let frame = current.frame()?;
+                    look.take().map(|look| look(Some((frame, current))))
+                }
                 None => look.take().map(|look| look(None)),
             }
         });
@@ -201,32 +235,42 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -
 
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    outwards(Draft::is_cancelled, |frame| frame.is_cancelled())
+    outwards(Draft::is_cancelled, |spot| match spot {
+        Spot::Planned => None,
+        Spot::Leaf(leaf) => Some(leaf.is_cancelled()),
+        Spot::Frame(frame) => Some(frame.is_cancelled()),
+    })
 }
 
 /// True if somebody waits for the task that runs here. Makes nothing.
 pub(crate) fn is_owned() -> bool {
-    outwards(|_| None, |frame| frame.is_owned())
+    outwards(
+        |_| None,
+        |spot| match spot {
+            Spot::Planned => None,
+            Spot::Leaf(leaf) => Some(leaf.is_owned()),
+            Spot::Frame(frame) => Some(frame.is_owned()),
+        },
+    )
 }
 
-/// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first frame.
-/// Outside of all frames it is false.
-fn outwards(planned: impl Fn(&Draft) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
+/// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first that
+/// is not. Outside of all it is false.
+fn outwards(planned: impl Fn(&Draft) -> Option<bool>, ask: impl Fn(&Spot) -> Option<bool>) -> bool {
     // A thread that is being torn down has no current frame any more.
-    let innermost =
-        CURRENT.try_with(|current| current.borrow().as_ref().map(|current| current.frame().map(|frame| made(frame))));
+    let innermost = CURRENT.try_with(|current| current.borrow().as_ref().map(|current| ask(&current.spot)));
     match innermost.ok().flatten() {
         None => false,
         Some(Some(known)) => known,
         Some(None) => LEVELS.with(|levels| {
             let levels = levels.borrow();
-            let ask = |level: &Level| {
+            let level = |level: &Level| {
                 planned(&level.place).or_else(|| match &level.outer {
                     None => Some(false),
-                    Some(outer) => outer.frame().map(|frame| made(frame)),
+                    Some(outer) => ask(&outer.spot),
                 })
             };
-            levels.iter().rev().find_map(ask).unwrap_or(false)
+            levels.iter().rev().find_map(level).unwrap_or(false)
         }),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::core::node::Kind;
-use crate::host::{Frame, Node};
+use crate::host::{Member, Node};
 use crate::registry;
 use crate::report::Subject;
 use crate::task::TaskId;
@@ -112,17 +112,15 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
     while let Some(item) = stack.pop() {
         match item {
             Item::Node(node, depth) => {
-                let (nodes, frames) = node.inside();
-                let own = frames.iter().find(|frame| node.info.kind == Kind::Task && frame.task().is_some());
+                let (nodes, members) = node.inside();
+                let own = members.first().filter(|_| node.info.kind == Kind::Task);
                 entries.push(Entry::of_node(&node, own, depth));
-                let leaf = |frame: &Arc<Frame>| is_leaf(frame, &node);
                 // What is popped first was begun first.
                 stack.extend(nodes.into_iter().rev().map(|node| Item::Node(node, depth + 1)));
-                stack.extend(
-                    frames.iter().rev().filter(|frame| leaf(frame)).map(|task| Item::Task(Arc::clone(task), depth + 1)),
-                );
+                let leaves = members.into_iter().rev().filter(|member| is_leaf(member, &node));
+                stack.extend(leaves.map(|task| Item::Task(task, depth + 1)));
             }
-            Item::Task(frame, depth) => entries.extend(Entry::of_task(&frame, depth)),
+            Item::Task(task, depth) => entries.extend(Entry::of_task(&task, depth)),
         }
     }
     Dump { entries }
@@ -130,24 +128,28 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
 
 enum Item {
     Node(Arc<Node>, usize),
-    Task(Arc<Frame>, usize),
+    Task(Member, usize),
 }
 
 /// True for a task that has no node of its own, and is alive. One that has is found as that node.
-fn is_leaf(frame: &Arc<Frame>, home: &Arc<Node>) -> bool {
-    let is_alive = frame.task().is_some_and(|task| !task.has_ended());
-    is_alive && home.info.kind != Kind::Task && Arc::ptr_eq(frame.node(), home)
+fn is_leaf(member: &Member, home: &Arc<Node>) -> bool {
+    let is_alive = match member {
+        Member::Frame(frame) => frame.task().is_some_and(|task| !task.has_ended()),
+        Member::Leaf(_) => true,
+    };
+    is_alive && home.info.kind != Kind::Task && Arc::ptr_eq(member.node(), home)
 }
 
 impl Entry {
-    fn of_node(node: &Arc<Node>, own: Option<&Arc<Frame>>, depth: usize) -> Self {
-        let task = own.and_then(|frame| frame.task());
+    fn of_node(node: &Arc<Node>, own: Option<&Member>, depth: usize) -> Self {
+        let task = own.and_then(|member| member.with_task(|task| (task.id, Subject::of_task(task))));
+        let (id, who) = task.unzip();
         let holds =
             node.is_shielded() && !node.is_cancelled() && node.parent().is_some_and(|outer| outer.is_cancelled());
         Self {
             depth,
-            who: task.map_or_else(|| Subject::of_node(node), Subject::of_task),
-            id: task.map(|task| task.id),
+            who: who.unwrap_or_else(|| Subject::of_node(node)),
+            id,
             state: if holds || node.is_rescued() { "holding" } else { state(node) },
             budget: node.on_held_off.get().map(|held_off| Duration::from_nanos(held_off.budget)),
             left: node.deadline().map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
@@ -155,18 +157,11 @@ impl Entry {
         }
     }
 
-    fn of_task(frame: &Arc<Frame>, depth: usize) -> Option<Self> {
-        let (task, node) = (frame.task()?, frame.node());
+    fn of_task(task: &Member, depth: usize) -> Option<Self> {
+        let (id, who) = task.with_task(|task| (task.id, Subject::of_task(task)))?;
+        let node = task.node();
         let cause = node.cause().map(|cause| cause.to_string());
-        Some(Self {
-            depth,
-            who: Subject::of_task(task),
-            id: Some(task.id),
-            state: state(node),
-            budget: None,
-            left: None,
-            cause,
-        })
+        Some(Self { depth, who, id: Some(id), state: state(node), budget: None, left: None, cause })
     }
 }
 

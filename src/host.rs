@@ -20,6 +20,8 @@ use crate::trace;
 pub(crate) type Node = nodes::Node<Host>;
 pub(crate) type Frame = frames::Frame<Host>;
 pub(crate) type Hold = frames::Hold<Host>;
+pub(crate) type LeafSeat = nodes::LeafSeat<Host>;
+pub(crate) type Member = nodes::Member<Host>;
 type Crowd = nodes::Crowd<Host>;
 
 /// What a tree needs of its runtime. One for each runtime, made when the first future of ours is polled on it, or by a runner.

@@ -1,5 +1,7 @@
 //! Polling a frame: poll once more when cancelled, then drop, unless something holds.
 
+mod leaf;
+
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +14,8 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Draft, Enter, EnterPlanned};
-use crate::host::Frame;
+use crate::current::{self, Current, Draft, Enter, EnterPlanned, Spot};
+use crate::host::{Frame, LeafSeat, Node};
 use crate::plan::Sketch;
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
@@ -45,7 +47,7 @@ struct Entry {
     grace: Grace,
     cutting: Cutting,
     /// What was rescued when the future was dropped, if somebody around it has to wait for that.
-    rests: Option<Vec<Rest>>,
+    rests: Option<Box<Vec<Rest>>>,
 }
 
 /// What a cut means for what is around the region.
@@ -111,14 +113,21 @@ impl<F> Region<F> {
         region
     }
 
+    /// A whole task that nothing has looked into.
+    pub(crate) fn of_leaf(leaf: LeafSeat, fut: F) -> Self {
+        let mut region = Self::new(fut, Cutting::Unwinds);
+        region.entry.slot = Some(Current::new(Spot::Leaf(leaf)));
+        region
+    }
+
     /// Keeps what is rescued when the future is dropped, for [`take_rests`](Self::take_rests).
     pub(crate) fn collecting(mut self) -> Self {
-        self.entry.rests = Some(Vec::new());
+        self.entry.rests = Some(Box::default());
         self
     }
 
     pub(crate) fn take_rests(self: Pin<&mut Self>) -> Vec<Rest> {
-        self.project().entry.rests.as_mut().map(std::mem::take).unwrap_or_default()
+        self.project().entry.rests.as_deref_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Binds the region to its frame, at its first poll or when it has moved (M4).
@@ -152,7 +161,7 @@ impl<F> Region<F> {
 }
 
 /// Drops a future inside the frame that is current.
-fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Option<Vec<Rest>>) -> Result<(), Payload> {
+fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Option<Box<Vec<Rest>>>) -> Result<(), Payload> {
     let mut discard = || catch_unwind(AssertUnwindSafe(|| fut.set(None)));
     match rests {
         None => discard(),
@@ -167,7 +176,7 @@ fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Option<Vec<Rest>>) -> Re
 /// Polls a future inside the frame that is current, and drops it there when it has ended.
 fn poll_future<F: Future>(
     mut fut: Pin<&mut Option<F>>,
-    rests: &mut Option<Vec<Rest>>,
+    rests: &mut Option<Box<Vec<Rest>>>,
     cx: &mut Context<'_>,
 ) -> Poll<End<F::Output>> {
     let Some(polled) = fut.as_mut().as_pin_mut() else { return Poll::Pending };
@@ -201,7 +210,7 @@ fn collect_panic<T>(rests: &mut Vec<Rest>, poll: impl FnOnce() -> Result<T, Payl
 impl<F: Future> Region<F> {
     /// Polls the future inside its frame. Must not be called again after it was ready.
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let Some(frame) = self.frame() else { return Poll::Pending };
+        let Some(frame) = self.frame() else { return self.poll_leaf(cx) };
         if frame.is_cancelled() {
             let frame = Arc::clone(frame);
             return self.poll_cancelled(&frame, cx);
@@ -300,6 +309,17 @@ impl<F: Future> Region<F> {
         if !was_held && has_budget_remaining() && !frame.is_held() {
             return self.cut(frame, cx);
         }
+        self.conclude(frame, cx, began_with_budget, tracked)
+    }
+
+    /// Ends a poll with the cancel visible that was pending.
+    fn conclude(
+        mut self: Pin<&mut Self>,
+        frame: &Arc<Frame>,
+        cx: &mut Context<'_>,
+        began_with_budget: bool,
+        tracked: Option<Tracked>,
+    ) -> Poll<End<F::Output>> {
         let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
         entry.arm(cx.waker());
@@ -317,17 +337,27 @@ impl<F: Future> Region<F> {
         }
     }
 
-    fn cut(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+    fn cut(self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let absorber = match self.entry.cutting {
             Cutting::Unwinds => frame.latch(),
             Cutting::Caught => Some(Arc::clone(frame.node())),
         };
+        self.cut_at(absorber, frame.node(), cx)
+    }
+
+    /// Drops the future of a region that `node` judges.
+    fn cut_at(
+        mut self: Pin<&mut Self>,
+        absorber: Option<Arc<Node>>,
+        node: &Arc<Node>,
+        cx: &mut Context<'_>,
+    ) -> Poll<End<F::Output>> {
         let Some((absorber, cause)) = absorber.and_then(|node| node.cause().map(|cause| (node, cause))) else {
             // A shield that was raised since the poll began has un-cancelled the region: it goes on (S5).
             self.as_mut().arm(cx.waker());
             return Poll::Pending;
         };
-        let goes_on = !Arc::ptr_eq(&absorber, frame.node());
+        let goes_on = !Arc::ptr_eq(&absorber, node);
         Poll::Ready(match self.discard() {
             Ok(()) => End::Cut(Cut { goes_on, cause }),
             Err(payload) => End::Panicked(payload),
@@ -339,7 +369,7 @@ impl Entry {
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
     fn arm(&mut self, waker: &Waker) {
         let Some(current) = &mut self.slot else { return };
-        let Some(frame) = current.frame() else { return };
+        let Some(frame) = current.frame() else { return self.arm_leaf(waker) };
         if self.armed && frame.is_armed() {
             return;
         }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::core::node::Kind;
 use crate::current;
-use crate::host::{self, Frame, Node};
+use crate::host::{self, Frame, Member, Node};
 use crate::nursery::{Nursery, Shared};
 use crate::outcome::{ChildOutput, TaskOutput};
 use crate::policy::Policy;
@@ -89,9 +89,9 @@ pub(crate) fn inside(root: &Arc<Node>, call: impl FnOnce()) {
     call();
 }
 
-/// The tasks among frames that have not ended, in the order in which they began. A task with a node of its own is found twice.
-fn tasks_of(frames: Vec<Arc<Frame>>) -> Vec<TaskRef> {
-    let mut tasks: Vec<_> = frames.into_iter().filter_map(TaskRef::new).filter(|task| !task.is_finished()).collect();
+/// The tasks among members that have not ended, in the order in which they began. A task with a node of its own is found twice.
+fn tasks_of(members: Vec<Member>) -> Vec<TaskRef> {
+    let mut tasks: Vec<_> = members.into_iter().filter_map(TaskRef::new).filter(|task| !task.is_finished()).collect();
     tasks.sort_by_key(TaskRef::id);
     tasks.dedup();
     tasks
@@ -99,7 +99,7 @@ fn tasks_of(frames: Vec<Arc<Frame>>) -> Vec<TaskRef> {
 
 /// Returns the task that this code is part of; none outside of any.
 pub fn current_task() -> Option<TaskRef> {
-    current::task().and_then(TaskRef::new)
+    current::task().map(Member::Frame).and_then(TaskRef::new)
 }
 
 /// Returns all tasks of that name that have not ended. Names need not be unique.
@@ -181,23 +181,23 @@ impl fmt::Display for FindError {
 
 impl Error for FindError {}
 
-/// Everything below a node: nodes and frames, in no particular order. No lock is held over more than one node.
-fn below(root: &Arc<Node>) -> (Vec<Arc<Node>>, Vec<Arc<Frame>>) {
-    let (mut nodes, mut frames) = (vec![Arc::clone(root)], Vec::new());
+/// Everything below a node: nodes and their members, in no particular order. No lock is held over more than one node.
+fn below(root: &Arc<Node>) -> (Vec<Arc<Node>>, Vec<Member>) {
+    let (mut nodes, mut members) = (vec![Arc::clone(root)], Vec::new());
     let mut next = 0;
     while let Some(node) = nodes.get(next) {
-        let (inner_nodes, inner_frames) = node.inside();
+        let (inner_nodes, inner_members) = node.inside();
         nodes.extend(inner_nodes);
-        frames.extend(inner_frames);
+        members.extend(inner_members);
         next += 1;
     }
-    (nodes, frames)
+    (nodes, members)
 }
 
 /// What a root waits for, by name: its tasks, and the shields that are named or stand for themselves.
 pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
-    let (nodes, frames) = below(root);
-    let tasks = tasks_of(frames);
+    let (nodes, members) = below(root);
+    let tasks = tasks_of(members);
     let shields = nodes.iter().filter(|node| {
         // Nothing else that is listed stands for it: it is in no task of ours, and in no other shield.
         let mut around = std::iter::successors(node.parent(), |node| node.parent());
@@ -205,7 +205,7 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
         node.info.kind == Kind::Shield && (node.info.name.get().is_some() || alone())
     });
     let shields = shields.map(|node| Subject::of_node(node));
-    tasks.iter().map(|task| Subject::of_task(task.info())).chain(shields).collect()
+    tasks.iter().map(TaskRef::subject).chain(shields).collect()
 }
 
 /// How long the shield may still hold something off that may the longest; none if one has no limit, or there is no shield.

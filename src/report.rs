@@ -45,8 +45,8 @@ impl Subject {
         let own = Self::of_node(node);
         let around = std::iter::successors(node.parent(), |node| node.parent());
         let task = around.filter(|node| node.info.kind == Kind::Task).find_map(|node| {
-            let (_, frames) = node.inside();
-            frames.iter().find_map(|frame| frame.task().map(TaskInfo::name))
+            let (_, members) = node.inside();
+            members.iter().find_map(|member| member.with_task(TaskInfo::name))
         });
         match (&own.name, task) {
             (None, Some(task)) => Self { what: "shield in task", name: Some(task), ..own },

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::clock;
 use crate::core::task::TaskInfo;
 use crate::current;
-use crate::host::{self, Frame};
+use crate::host::{self, Frame, Member};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::report::{Event, Subject};
@@ -34,42 +34,52 @@ impl fmt::Display for TaskId {
 /// A task as others see it: who it is, and a way to cancel it. Clones are the same task.
 #[derive(Clone)]
 pub struct TaskRef {
-    frame: Arc<Frame>,
+    member: Member,
 }
 
 impl TaskRef {
     /// None for a frame that is no task.
-    pub(crate) fn new(frame: Arc<Frame>) -> Option<Self> {
-        frame.task().is_some().then_some(Self { frame })
+    pub(crate) fn new(member: Member) -> Option<Self> {
+        member.id().map(|_| Self { member })
     }
 
-    pub(crate) fn info(&self) -> &TaskInfo {
-        self.frame.task().expect("checked by `new`")
+    pub(crate) fn with_info<R>(&self, look: impl FnOnce(&TaskInfo) -> R) -> R {
+        self.member.with_task(look).expect("checked by `new`")
+    }
+
+    pub(crate) fn subject(&self) -> Subject {
+        self.with_info(Subject::of_task)
+    }
+
+    /// The same task, known beyond its end: how that came is asked later. None if it has come.
+    #[cfg(feature = "signal")]
+    pub(crate) fn kept(self) -> Option<Self> {
+        self.member.frame().map(|frame| Self { member: Member::Frame(frame) })
     }
 
     /// Returns the number of the task.
     pub fn id(&self) -> TaskId {
-        TaskId(self.info().id)
+        TaskId(self.member.id().expect("checked by `new`"))
     }
 
     /// Returns the name that was given, or `Task-N`.
     pub fn name(&self) -> Arc<str> {
-        self.info().name()
+        self.with_info(TaskInfo::name)
     }
 
     /// Returns the place in the source that began the task.
     pub fn place(&self) -> &'static Location<'static> {
-        self.info().info.place
+        self.with_info(|info| info.info.place)
     }
 
     /// Returns how long ago the task began, on Tokio's clock.
     pub fn age(&self) -> Duration {
-        clock::age(self.info().info.born)
+        clock::age(self.with_info(|info| info.info.born))
     }
 
     /// True once the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.info().has_ended()
+        self.member.has_ended()
     }
 
     /// Cancels this task alone, with everything opened in it. True if it was still possible: the task had not ended.
@@ -78,9 +88,10 @@ impl TaskRef {
     #[doc(alias = "abort")]
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
         let cause = current::request(reason.into());
-        let was_possible = self.frame.cancel_task(|| cause.clone());
+        let Some(frame) = self.member.frame() else { return false };
+        let was_possible = frame.cancel_task(|| cause.clone());
         if was_possible {
-            trace::cancelled(self.frame.node(), &cause);
+            trace::cancelled(frame.node(), &cause);
         }
         was_possible
     }
@@ -89,7 +100,7 @@ impl TaskRef {
 impl fmt::Debug for TaskRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskRef")
-            .field("id", &self.info().id)
+            .field("id", &self.id().0)
             .field("name", &self.name())
             .field("place", &format_args!("{}", self.place()))
             .finish_non_exhaustive()
@@ -98,13 +109,13 @@ impl fmt::Debug for TaskRef {
 
 impl fmt::Display for TaskRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Subject::of_task(self.info()).fmt(f)
+        self.subject().fmt(f)
     }
 }
 
 impl PartialEq for TaskRef {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.frame, &other.frame)
+        self.id() == other.id()
     }
 }
 
@@ -146,13 +157,13 @@ pub struct Task<T, E = Infallible> {
 type Unseen<T, E> = fn(JoinHandle<Outcome<T, Arc<E>>>, &Arc<Frame>);
 
 impl<T, E> Task<T, E> {
-    pub(crate) fn new(join: JoinHandle<Outcome<T, Arc<E>>>, frame: Arc<Frame>, policy: Policy) -> Self
+    pub(crate) fn new(join: JoinHandle<Outcome<T, Arc<E>>>, task: TaskRef, policy: Policy) -> Self
     where
         T: Send + 'static,
         E: fmt::Display + Send + Sync + 'static,
     {
         let unseen = policy.handle_owns().then_some(report_ended::<T, E> as Unseen<T, E>);
-        Self { join: Some(join), task: TaskRef { frame }, unseen }
+        Self { join: Some(join), task, unseen }
     }
 
     /// Returns the task as others see it.
@@ -222,11 +233,13 @@ fn settled<T, E>(result: Result<Outcome<T, Arc<E>>, JoinError>) -> Outcome<T, Ar
 
 impl<T, E> Drop for Task<T, E> {
     fn drop(&mut self) {
-        let Some(join) = self.join.take() else { return };
+        let (Some(join), Some(report), Member::Frame(frame)) = (self.join.take(), self.unseen, &self.task.member)
+        else {
+            return;
+        };
         // The swap decides who reports: the task, if it settles after this; we, if it had settled.
-        let settled_before = self.task.info().abandon();
-        if let Some(report) = self.unseen.filter(|_| settled_before) {
-            report(join, &self.task.frame);
+        if frame.task().is_some_and(TaskInfo::abandon) {
+            report(join, frame);
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) use on::{Span, cancelled, event};
 mod on {
     use crate::core::cause::Cause;
     use crate::core::task::TaskInfo;
-    use crate::host::Node;
+    use crate::host::{Member, Node};
     use crate::report::{Event, Subject};
 
     /// The span of a task, or of the place where a shield was polled first.
@@ -22,7 +22,11 @@ mod on {
 
     impl Span {
         /// A new span for a task, inside the span of whoever spawns it.
-        pub(crate) fn of_task(task: &TaskInfo) -> Self {
+        pub(crate) fn of_task(task: &Member) -> Self {
+            task.with_task(Self::of_info).unwrap_or_default()
+        }
+
+        fn of_info(task: &TaskInfo) -> Self {
             let place = task.info.place;
             Self(Some(tracing::info_span!(
                 target: "testudo",
@@ -76,15 +80,14 @@ mod on {
 #[cfg(not(feature = "tracing"))]
 mod off {
     use crate::core::cause::Cause;
-    use crate::core::task::TaskInfo;
-    use crate::host::Node;
+    use crate::host::{Member, Node};
     use crate::report::Event;
 
     #[derive(Clone, Debug, Default)]
     pub(crate) struct Span(());
 
     impl Span {
-        pub(crate) fn of_task(_: &TaskInfo) -> Self {
+        pub(crate) fn of_task(_: &Member) -> Self {
             Self(())
         }
 

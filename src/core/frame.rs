@@ -5,7 +5,7 @@ use std::task::{Wake, Waker};
 use slab::Slab;
 
 use super::cause::Cause;
-use super::node::{Kind, Node};
+use super::node::{Kind, Leaf, Node};
 use super::sabotage::{self, Bug};
 use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, this_thread};
 use super::task::TaskInfo;
@@ -116,6 +116,15 @@ impl<H> Frame<H> {
         let frame = Arc::new(Self::new(Under::Task { home, own }, owned, Some(task)));
         node.set_region(&frame);
         frame
+    }
+
+    /// A task that was a leaf of its nursery until now; its waker goes along.
+    pub(super) fn of_leaf(home: Arc<Node<H>>, leaf: &mut Leaf) -> Arc<Self> {
+        let mut frame = Self::new(Under::Task { home, own: OnceLock::new() }, leaf.owned, Some(leaf.describe()));
+        let waker = leaf.take_waker();
+        frame.armed = AtomicBool::new(waker.is_some());
+        frame.state = Mutex::new(State { waker, ..State::default() });
+        Arc::new(frame)
     }
 
     fn new(under: Under<H>, owned: bool, task: Option<TaskInfo>) -> Self {

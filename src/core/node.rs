@@ -4,10 +4,13 @@ mod crowd;
 mod exposed;
 mod info;
 mod latch;
+mod leaf;
 mod links;
 
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
+use leaf::Listed;
+pub(crate) use leaf::{Leaf, LeafSeat, Member, TaskKey};
 
 use std::task::Waker;
 
@@ -41,6 +44,8 @@ pub(crate) struct Node<H> {
     pub(crate) info: Info,
     /// What the layers above know of the runtime that this node lives on; known from the first time that it is linked.
     host: OnceLock<Arc<H>>,
+    /// How many leaves have become frames.
+    grown: AtomicUsize,
     /// Counts what is alive, if this node owns work: a nursery or a root.
     pub(crate) live: Option<Live>,
     /// Called, with no lock held, when this node begins to hold off a cancel: a shield lets its budget run then.
@@ -65,7 +70,7 @@ struct Tree<H> {
     /// The frame of the region that this node belongs to: the body of a scope, a task.
     region: Option<Arc<Frame<H>>>,
     /// The tasks that this node judges, as the nursery that they are children of.
-    tasks: Slab<Arc<Frame<H>>>,
+    tasks: Slab<Listed<H>>,
     /// Who waits for `cancelled()` from anywhere. A wake takes the waker; the place stays with whoever got it.
     listeners: Slab<Option<Waker>>,
     /// First the cause that won, then all later requests in their order.
@@ -133,7 +138,8 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        Self { bits, tree: Mutex::new(tree), info, host: OnceLock::new(), live, on_held_off: OnceLock::new() }
+        let (host, on_held_off) = (OnceLock::new(), OnceLock::new());
+        Self { bits, tree: Mutex::new(tree), info, host, grown: AtomicUsize::new(0), live, on_held_off }
     }
 
     /// The runtime that this node was first linked on; none before.
@@ -332,15 +338,6 @@ impl<H> Node<H> {
         drop(old);
     }
 
-    pub(crate) fn add_task(&self, frame: &Arc<Frame<H>>) -> usize {
-        self.tree.lock().tasks.insert(Arc::clone(frame))
-    }
-
-    pub(crate) fn remove_task(&self, key: usize) {
-        let frame = self.tree.lock().tasks.remove(key);
-        drop(frame);
-    }
-
     /// Registers a waker for the next cancel, unless the node is cancelled already. The place is kept until
     /// [`unlisten`](Self::unlisten).
     pub(crate) fn listen(&self, waker: &Waker, key: &mut Option<usize>) -> bool {
@@ -361,12 +358,12 @@ impl<H> Node<H> {
         drop(waker);
     }
 
-    /// What is inside: the nodes and the frames, in the order in which they came.
-    pub(crate) fn inside(&self) -> (Vec<Arc<Self>>, Vec<Arc<Frame<H>>>) {
+    /// What is inside: the nodes, and the frames and tasks, in the order in which they came.
+    pub(crate) fn inside(self: &Arc<Self>) -> (Vec<Arc<Self>>, Vec<Member<H>>) {
         let tree = self.tree.lock();
         let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
-        let frames = tree.region.iter().chain(tree.tasks.iter().map(|(_, frame)| frame));
-        (nodes, frames.map(Arc::clone).collect())
+        let region = tree.region.iter().map(|frame| Member::Frame(Arc::clone(frame)));
+        (nodes, region.chain(tree.tasks.iter().map(|(key, listed)| self.member_of(TaskKey::of(key), listed))).collect())
     }
 }
 

@@ -10,13 +10,14 @@ use pin_project_lite::pin_project;
 
 use super::start::Gate;
 use super::{Shared, Ticket};
+use crate::core::node::{Leaf, TaskKey};
 use crate::core::task::TaskInfo;
 use crate::error::Failed;
-use crate::host::{self, Frame};
+use crate::host::{self, Frame, LeafSeat, Member};
 use crate::outcome::{ChildOutput, Outcome, Panic};
 use crate::region::{End, Payload, Region};
 use crate::report::{Event, Subject};
-use crate::task::report_unseen;
+use crate::task::{TaskRef, report_unseen};
 use crate::trace::Span;
 
 pin_project! {
@@ -40,16 +41,14 @@ pin_project! {
             let Some(place) = this.place.take() else { return };
             // A panic in a destructor of the child must not keep the count up.
             drop(this.region.as_mut().discard());
-            if let Some(frame) = this.region.frame() {
-                place.lose(frame);
-            }
+            place.lose(this.region.frame());
         }
     }
 }
 
 /// The place of a child in its nursery.
 pub(crate) struct Place<E> {
-    key: usize,
+    key: TaskKey,
     /// It borrows, so it goes with the frame around it; that is no loss.
     borrows: bool,
     /// Set for a child that has not said yet that it has started.
@@ -59,11 +58,28 @@ pub(crate) struct Place<E> {
 }
 
 impl<F: Future, E: fmt::Display> Child<F, E> {
-    pub(crate) fn new(fut: F, frame: Arc<Frame>, ticket: Ticket<Arc<Shared<E>>>, gate: Option<Arc<Gate<E>>>) -> Self {
+    /// A child with a frame from the start: others look into it, or will at its end.
+    pub(crate) fn framed(
+        fut: F,
+        frame: Arc<Frame>,
+        ticket: Ticket<Arc<Shared<E>>>,
+        gate: Option<Arc<Gate<E>>>,
+    ) -> (Self, TaskRef) {
         let key = ticket.owner().node.add_task(&frame);
-        let span = frame.task().map(Span::of_task).unwrap_or_default();
-        let place = Place { key, borrows: false, gate, ticket };
-        Self { region: Region::within(frame, fut), place: Some(place), span }
+        let member = Member::Frame(Arc::clone(&frame));
+        Self::new(Region::within(frame, fut), member, Place { key, borrows: false, gate, ticket })
+    }
+
+    /// A child that is no more than a leaf of its nursery.
+    pub(crate) fn leaf(fut: F, leaf: Leaf, ticket: Ticket<Arc<Shared<E>>>) -> (Self, TaskRef) {
+        let (seat, member) = LeafSeat::list(&ticket.owner().node, leaf);
+        let place = Place { key: seat.key(), borrows: false, gate: None, ticket };
+        Self::new(Region::of_leaf(seat, fut), member, place)
+    }
+
+    fn new(region: Region<F>, member: Member, place: Place<E>) -> (Self, TaskRef) {
+        let span = Span::of_task(&member);
+        (Self { region, place: Some(place), span }, TaskRef::new(member).expect("a child is a task"))
     }
 
     /// A child that borrows from the task it is polled in.
@@ -92,9 +108,9 @@ where
             End::Cut(cut) => Ended::Cut(cut.cause),
             End::Panicked(payload) => Ended::Panicked(payload),
         };
-        Poll::Ready(match (this.place.take(), this.region.frame()) {
-            (Some(place), Some(frame)) => place.end(end, frame),
-            (None, _) | (_, None) => Outcome::Lost,
+        Poll::Ready(match this.place.take() {
+            Some(place) => place.end(end, this.region.frame()),
+            None => Outcome::Lost,
         })
     }
 }
@@ -108,12 +124,10 @@ pub(crate) enum Ended<T, E> {
 
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
-    fn end<T>(self, end: Ended<T, E>, frame: &Arc<Frame>) -> Outcome<T, Arc<E>> {
-        if let (Ended::Cut(_), Some(task)) = (&end, frame.task()) {
-            task.cut();
-        }
+    fn end<T>(self, end: Ended<T, E>, frame: Option<&Arc<Frame>>) -> Outcome<T, Arc<E>> {
+        let was_cut = matches!(end, Ended::Cut(_));
         let shared = self.ticket.owner();
-        let name = || task_name(frame);
+        let name = || self.name();
         let fail = |what| {
             if !shared.policy().handle_owns() {
                 shared.fail(name(), what);
@@ -139,37 +153,50 @@ impl<E: fmt::Display> Place<E> {
             }
         };
         let handle_owns = shared.policy().handle_owns();
-        let unseen = self.leave(frame);
-        if unseen && handle_owns {
+        let unseen = self.leave(frame, was_cut);
+        // A child whose handle owns it has a frame.
+        let Some(frame) = frame.filter(|_| handle_owns) else { return outcome };
+        if unseen {
             report_unseen(frame, &outcome);
         }
         drop(self.ticket);
-        let unseen_later = frame.task().is_some_and(TaskInfo::settle) && !unseen;
-        if unseen_later && handle_owns {
+        if frame.task().is_some_and(TaskInfo::settle) && !unseen {
             report_unseen(frame, &outcome);
         }
         outcome
     }
 
     /// Takes the child out of the tree. True if its handle is gone.
-    fn leave(&self, frame: &Frame) -> bool {
-        let unseen = frame.end_task();
-        self.ticket.owner().node.remove_task(self.key);
-        unseen
+    fn leave(&self, frame: Option<&Arc<Frame>>, was_cut: bool) -> bool {
+        let end = |frame: &Arc<Frame>| {
+            frame.task().filter(|_| was_cut).into_iter().for_each(TaskInfo::cut);
+            frame.end_task()
+        };
+        let unseen = frame.is_some_and(end);
+        match (frame, self.ticket.owner().node.remove_task(self.key)) {
+            // Made by somebody else, and not known to the child before its end.
+            (None, Some(frame)) => end(&frame),
+            (Some(_), _) | (None, None) => unseen,
+        }
     }
 
-    fn lose(self, frame: &Frame) {
+    fn member(&self) -> Member {
+        self.ticket.owner().node.member(self.key).expect("a child is listed until it leaves")
+    }
+
+    fn name(&self) -> Arc<str> {
+        self.member().with_task(TaskInfo::name).expect("a child is a task")
+    }
+
+    fn lose(self, frame: Option<&Arc<Frame>>) {
         if let Some(gate) = &self.gate {
             gate.close();
         }
-        self.leave(frame);
-        if let Some(task) = frame.task().filter(|_| !self.borrows) {
-            host::report(frame.home(), Event::Lost(Subject::of_task(task)));
+        let member = self.member();
+        self.leave(frame, false);
+        if let Some(who) = member.with_task(Subject::of_task).filter(|_| !self.borrows) {
+            host::report(&self.ticket.owner().node, Event::Lost(who));
         }
         drop(self.ticket);
     }
-}
-
-fn task_name(frame: &Frame) -> Arc<str> {
-    frame.task().map_or_else(|| "body".into(), TaskInfo::name)
 }

@@ -22,10 +22,9 @@ use super::run::{Body, Inner, Stage};
 use super::{Nursery, Shared, Ticket};
 use crate::clock;
 use crate::core::live::{Live, Weight};
-use crate::core::node::{Info, Kind, Node as CoreNode};
-use crate::core::task::{TaskInfo, Traits};
+use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
 use crate::error::{NurseryError, SpawnError};
-use crate::host::{self, Frame};
+use crate::host;
 use crate::outcome::{ChildOutput, Outcome, TaskOutput};
 use crate::policy::Policy;
 use crate::region::{Cutting, Region};
@@ -160,10 +159,9 @@ where
     {
         let shared = &self.queue.shared;
         let Some(ticket) = Ticket::at(Arc::clone(shared), Weight::Regular) else { panic!("{}", SpawnError::new(())) };
-        let info = Info::new(Kind::Task, Location::caller(), clock::now());
-        let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
-        let frame = Frame::of_task(Arc::clone(&shared.node), shared.is_owned(), task);
-        let child = Child::new(fut, Arc::clone(&frame), ticket, None).borrowing();
+        let leaf = Leaf::new(host::next_task_id(), Location::caller(), clock::now(), shared.is_owned());
+        let (child, task) = Child::leaf(fut, leaf, ticket);
+        let child = child.borrowing();
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
         let fill = Rc::clone(&slot);
         let child = child.map(move |outcome| fill.set(outcome));
@@ -171,7 +169,7 @@ where
         self.queue.incoming.borrow_mut().push(Box::pin(child));
         let waker = self.queue.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
-        LocalTask { slot, task: TaskRef::new(frame).expect("it was made for a task") }
+        LocalTask { slot, task }
     }
 
     /// Cancels the body and all children. See [`Nursery::cancel`].

@@ -13,6 +13,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
+use child::Child;
 pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
 pub use run::{NurseryRun, nursery};
 pub use start::{Start, Started};
@@ -22,7 +23,7 @@ use crate::blocking::{self, BlockingCx};
 use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
-use crate::core::node::{Info, Kind};
+use crate::core::node::{Info, Kind, Leaf};
 use crate::core::task::{Status, TaskInfo, Traits};
 use crate::current;
 use crate::error::{Failed, Failure, SpawnError};
@@ -423,14 +424,18 @@ where
     {
         let shared = &self.nursery.shared;
         let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else { return Err(SpawnError::new(fut)) };
-        let shielded = self.shielded;
-        let frame = self.into_frame(false);
-        if shielded {
-            frame.branch().set_shielded(true);
-        }
-        let child = child::Child::new(fut, Arc::clone(&frame), ticket, None);
-        let join = runtime(&shared.node).spawn(child);
-        Ok(Task::new(join, frame, shared.policy()))
+        let policy = shared.policy();
+        let (child, task) = if self.is_plain() && !policy.handle_owns() {
+            Child::leaf(fut, self.leaf(), ticket)
+        } else {
+            let shielded = self.shielded;
+            let frame = self.into_frame(false);
+            if shielded {
+                frame.branch().set_shielded(true);
+            }
+            Child::framed(fut, frame, ticket, None)
+        };
+        Ok(Task::new(runtime(&shared.node).spawn(child), task, policy))
     }
 
     /// Runs `work` on a thread of Tokio's blocking pool, as a child.
@@ -455,9 +460,8 @@ where
         let abandon = self.abandon;
         let frame = self.into_frame(true);
         let work = blocking::run(runtime(&shared.node), Arc::clone(&frame), abandon, work);
-        let child = child::Child::new(work, Arc::clone(&frame), ticket, None);
-        let join = runtime(&shared.node).spawn(child);
-        Task::new(join, frame, shared.policy())
+        let (child, task) = Child::framed(work, frame, ticket, None);
+        Task::new(runtime(&shared.node).spawn(child), task, shared.policy())
     }
 
     /// Begins the child and waits until it says that it has started. See [`Nursery::start`]. A child that is started is neither a
@@ -474,6 +478,16 @@ where
 
     fn weight(&self) -> Weight {
         if self.daemon { Weight::Daemon } else { Weight::Regular }
+    }
+
+    /// True if there is nothing to know of the child but its number, place and age.
+    fn is_plain(&self) -> bool {
+        let Self { nursery: _, info, daemon, shielded, abandon: _, status } = self;
+        info.name.get().is_none() && !daemon && !shielded && status.is_none()
+    }
+
+    fn leaf(&self) -> Leaf {
+        Leaf::new(host::next_task_id(), self.info.place, self.info.born, self.nursery.shared.is_owned())
     }
 
     fn into_frame(self, blocking: bool) -> Arc<Frame> {

@@ -186,7 +186,7 @@ where
         node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
         let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
-        let child = Child::new(fut, frame, ticket, Some(Arc::clone(&gate)));
+        let (child, _) = Child::framed(fut, frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&shared.node).spawn(child));
         Some(Run { gate, caller, value: on_value, recorded: None, end: on_end, unseen: report_end })
     };

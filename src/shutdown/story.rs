@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Reason, Shutdown, aside};
 use crate::clock::{self, Ticks};
 use crate::core::phase::{Force, Phase};
+use crate::core::task::TaskInfo;
 use crate::host::{Node, lock};
 use crate::registry;
 use crate::report::{Event, Report, Subject};
@@ -31,7 +32,7 @@ impl Story {
 
     /// Notes who is alive now.
     pub(super) fn note_alive(&self, root: &Arc<Node>) {
-        let alive = registry::tasks_in(root);
+        let alive = registry::tasks_in(root).into_iter().filter_map(TaskRef::kept);
         let mut notes = lock(&self.0);
         notes.tasks.extend(alive);
         notes.tasks.sort_unstable_by_key(TaskRef::id);
@@ -99,8 +100,8 @@ impl Shutdown {
             |(began, end): (&(Phase, Ticks), Ticks)| (began.0, Duration::from_nanos(end.saturating_sub(began.1)));
         let phases: Vec<_> = notes.phases.iter().zip(ends).map(length).collect();
         let (ended, left): (Vec<_>, Vec<_>) = notes.tasks.iter().partition(|task| task.is_finished());
-        let (cut, finished): (Vec<_>, Vec<_>) = ended.into_iter().partition(|task| task.info().was_cut());
-        let subjects = |tasks: Vec<&TaskRef>| tasks.into_iter().map(|task| Subject::of_task(task.info())).collect();
+        let (cut, finished): (Vec<_>, Vec<_>) = ended.into_iter().partition(|task| task.with_info(TaskInfo::was_cut));
+        let subjects = |tasks: Vec<&TaskRef>| tasks.into_iter().map(TaskRef::subject).collect();
         (!phases.is_empty()).then(|| StopReport {
             reason: self.reason(),
             phases,

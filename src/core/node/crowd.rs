@@ -45,7 +45,7 @@ impl<H> Crowd<H> {
             self.wakers.extend(tree.region.iter().filter_map(|frame| frame.take_waker()));
         }
         let end = tree.tasks.capacity().min(self.next + Self::BATCH);
-        self.wakers.extend((self.next..end).filter_map(|key| tree.tasks.get(key)?.take_waker()));
+        self.wakers.extend((self.next..end).filter_map(|key| tree.tasks.get(key)?.waker()));
         let is_done = end >= tree.tasks.capacity();
         drop(tree);
         self.next = if is_done { 0 } else { end };

@@ -1,0 +1,297 @@
+//! The tasks of a nursery: a leaf each, which becomes a frame when somebody looks into it.
+
+use std::panic::Location;
+use std::task::Waker;
+
+use super::{Info, Kind, Node};
+use crate::core::frame::Frame;
+use crate::core::sync::{Arc, Ordering};
+use crate::core::task::{TaskInfo, Traits};
+
+/// A task as its nursery lists it.
+///
+/// # Invariants
+///
+/// 1. A leaf becomes a frame at most once, under the lock of its nursery, and takes its waker along. `grown` of the nursery rises
+///    with it, so that a task that finds it as it was has no frame.
+/// 2. The waker of a leaf stays: a cancel wakes by clones of it. So a task that is not looked into arms once.
+/// 3. Only the task itself takes its place out of the list, at its end.
+pub(super) enum Listed<H> {
+    Leaf(Leaf),
+    Frame(Arc<Frame<H>>),
+}
+
+/// The place of a task in the list of its nursery. Half as wide as a key of the list, since each task keeps one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskKey(u32);
+
+impl TaskKey {
+    pub(super) fn of(key: usize) -> Self {
+        Self(u32::try_from(key).expect("a nursery has fewer than 2^32 tasks alive"))
+    }
+
+    pub(super) fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a nursery has to know of a task without a name, a role, or anybody who has looked into it.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) id: u64,
+    pub(crate) place: &'static Location<'static>,
+    /// When it began, in the ticks of its host.
+    pub(crate) born: u64,
+    /// True if somebody waits for it.
+    pub(crate) owned: bool,
+    waker: Option<Waker>,
+}
+
+impl Leaf {
+    pub(crate) fn new(id: u64, place: &'static Location<'static>, born: u64, owned: bool) -> Self {
+        Self { id, place, born, owned, waker: None }
+    }
+
+    /// Who it is, for those that do not care whether it has a frame.
+    pub(crate) fn describe(&self) -> TaskInfo {
+        TaskInfo::new(self.id, Info::new(Kind::Task, self.place, self.born), Traits::default())
+    }
+
+    pub(crate) fn take_waker(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+}
+
+impl<H> Listed<H> {
+    fn id(&self) -> Option<u64> {
+        match self {
+            Self::Leaf(leaf) => Some(leaf.id),
+            Self::Frame(frame) => frame.task().map(|task| task.id),
+        }
+    }
+
+    fn frame(&self) -> Option<&Arc<Frame<H>>> {
+        match self {
+            Self::Leaf(_) => None,
+            Self::Frame(frame) => Some(frame),
+        }
+    }
+
+    /// The waker of whoever has to look again.
+    pub(super) fn waker(&self) -> Option<Waker> {
+        match self {
+            Self::Leaf(leaf) => leaf.waker.clone(),
+            Self::Frame(frame) => frame.take_waker(),
+        }
+    }
+}
+
+/// A frame, or a task that has none.
+pub(crate) enum Member<H> {
+    Frame(Arc<Frame<H>>),
+    Leaf(LeafRef<H>),
+}
+
+/// A leaf as others see it: who it is, and where it is listed as long as it lives.
+pub(crate) struct LeafRef<H> {
+    home: Arc<Node<H>>,
+    key: TaskKey,
+    id: u64,
+    place: &'static Location<'static>,
+    born: u64,
+}
+
+impl<H> Clone for LeafRef<H> {
+    fn clone(&self) -> Self {
+        Self { home: Arc::clone(&self.home), ..*self }
+    }
+}
+
+impl<H> Clone for Member<H> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Frame(frame) => Self::Frame(Arc::clone(frame)),
+            Self::Leaf(leaf) => Self::Leaf(leaf.clone()),
+        }
+    }
+}
+
+impl<H> Member<H> {
+    /// The number of the task that this is, if it is one.
+    pub(crate) fn id(&self) -> Option<u64> {
+        match self {
+            Self::Frame(frame) => frame.task().map(|task| task.id),
+            Self::Leaf(leaf) => Some(leaf.id),
+        }
+    }
+
+    /// Looks at the task that this is, if it is one.
+    pub(crate) fn with_task<R>(&self, look: impl FnOnce(&TaskInfo) -> R) -> Option<R> {
+        match self {
+            Self::Frame(frame) => frame.task().map(look),
+            Self::Leaf(leaf) => Some(look(&Leaf::new(leaf.id, leaf.place, leaf.born, false).describe())),
+        }
+    }
+
+    /// The frame, made now for a leaf; none if that has ended.
+    pub(crate) fn frame(&self) -> Option<Arc<Frame<H>>> {
+        match self {
+            Self::Frame(frame) => Some(Arc::clone(frame)),
+            Self::Leaf(leaf) => leaf.home.frame_of(leaf.key, leaf.id),
+        }
+    }
+
+    /// True once the task that this is has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        let has_ended = |frame: &Arc<Frame<H>>| frame.task().is_some_and(TaskInfo::has_ended);
+        match self {
+            Self::Frame(frame) => has_ended(frame),
+            Self::Leaf(leaf) => {
+                let tree = leaf.home.tree.lock();
+                let listed = tree.tasks.get(leaf.key.get()).filter(|listed| listed.id() == Some(leaf.id));
+                listed.is_none_or(|listed| listed.frame().is_some_and(has_ended))
+            }
+        }
+    }
+
+    /// The node that judges it.
+    pub(crate) fn node(&self) -> &Arc<Node<H>> {
+        match self {
+            Self::Frame(frame) => frame.node(),
+            Self::Leaf(leaf) => &leaf.home,
+        }
+    }
+}
+
+/// The place of a leaf, as the task itself knows it.
+pub(crate) struct LeafSeat<H> {
+    home: Arc<Node<H>>,
+    key: TaskKey,
+    /// `grown` of the nursery when the task saw last that it had no frame.
+    grown: usize,
+    owned: bool,
+    /// The poll that goes on began with the cancel visible.
+    saw_cancel: bool,
+}
+
+impl<H> LeafSeat<H> {
+    /// Lists a task that has not begun; gives its own place, and what others know it by.
+    pub(crate) fn list(home: &Arc<Node<H>>, leaf: Leaf) -> (Self, Member<H>) {
+        let Leaf { id, place, born, owned, .. } = leaf;
+        // Nobody knows the leaf before it is listed, so what has grown before is not it.
+        let grown = home.grown.load(Ordering::Acquire);
+        let key = TaskKey::of(home.tree.lock().tasks.insert(Listed::Leaf(leaf)));
+        let seat = Self { home: Arc::clone(home), key, grown, owned, saw_cancel: false };
+        (seat, Member::Leaf(LeafRef { home: Arc::clone(home), key, id, place, born }))
+    }
+
+    pub(crate) fn home(&self) -> &Arc<Node<H>> {
+        &self.home
+    }
+
+    pub(crate) fn key(&self) -> TaskKey {
+        self.key
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// The frame that somebody has made. One load as long as nobody has for any task of the nursery.
+    pub(crate) fn grown(&mut self) -> Option<Arc<Frame<H>>> {
+        let grown = self.home.grown.load(Ordering::Acquire);
+        if grown == self.grown {
+            return None;
+        }
+        self.grown = grown;
+        self.home.tree.lock().tasks.get(self.key.get())?.frame().map(Arc::clone)
+    }
+
+    /// True if the task is cancelled, by its nursery or, through a frame that it does not know of yet, alone.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let alone = || {
+            let tree = self.home.tree.lock();
+            let frame = tree.tasks.get(self.key.get()).and_then(Listed::frame);
+            frame.is_some_and(|frame| frame.is_cancelled())
+        };
+        self.home.is_cancelled() || (self.home.grown.load(Ordering::Acquire) != self.grown && alone())
+    }
+
+    /// Begins a poll of a task that has no frame. True if the cancel is visible.
+    pub(crate) fn begin(&mut self) -> bool {
+        self.saw_cancel = self.home.is_cancelled();
+        self.saw_cancel
+    }
+
+    /// The frame, made now if there is none: something inside the poll that goes on needs it. If the cancel is visible in that
+    /// poll, it counts as begun with the frame.
+    pub(crate) fn grow(&self) -> Option<Arc<Frame<H>>> {
+        let mut tree = self.home.tree.lock();
+        let frame = tree.tasks.get_mut(self.key.get()).map(|listed| self.home.grow(listed))?;
+        drop(tree);
+        if self.saw_cancel {
+            frame.begin(true);
+        }
+        Some(frame)
+    }
+
+    /// Puts in the waker of the task; gives the frame if it has got one. The caller looks at the flags afterwards.
+    pub(crate) fn arm(&self, waker: &Waker) -> Option<Arc<Frame<H>>> {
+        let waker = waker.clone();
+        let mut tree = self.home.tree.lock();
+        let old = match tree.tasks.get_mut(self.key.get())? {
+            Listed::Leaf(leaf) => leaf.waker.replace(waker),
+            Listed::Frame(frame) => return Some(Arc::clone(frame)),
+        };
+        drop(tree);
+        drop(old);
+        None
+    }
+}
+
+impl<H> Node<H> {
+    /// A task as others see it.
+    pub(crate) fn member(self: &Arc<Self>, key: TaskKey) -> Option<Member<H>> {
+        self.tree.lock().tasks.get(key.get()).map(|listed| self.member_of(key, listed))
+    }
+
+    pub(super) fn member_of(self: &Arc<Self>, key: TaskKey, listed: &Listed<H>) -> Member<H> {
+        match listed {
+            Listed::Frame(frame) => Member::Frame(Arc::clone(frame)),
+            Listed::Leaf(Leaf { id, place, born, .. }) => {
+                Member::Leaf(LeafRef { home: Arc::clone(self), key, id: *id, place, born: *born })
+            }
+        }
+    }
+
+    pub(crate) fn add_task(&self, frame: &Arc<Frame<H>>) -> TaskKey {
+        TaskKey::of(self.tree.lock().tasks.insert(Listed::Frame(Arc::clone(frame))))
+    }
+
+    /// Takes a task out; gives the frame that it had.
+    pub(crate) fn remove_task(&self, key: TaskKey) -> Option<Arc<Frame<H>>> {
+        let listed = self.tree.lock().tasks.remove(key.get());
+        match listed {
+            Listed::Frame(frame) => Some(frame),
+            Listed::Leaf(_) => None,
+        }
+    }
+
+    /// The frame of a task that is still listed, made now if there is none.
+    fn frame_of(self: &Arc<Self>, key: TaskKey, id: u64) -> Option<Arc<Frame<H>>> {
+        let mut tree = self.tree.lock();
+        let listed = tree.tasks.get_mut(key.get()).filter(|listed| listed.id() == Some(id))?;
+        Some(self.grow(listed))
+    }
+
+    /// Invariant 1. The caller holds the lock of this node.
+    fn grow(self: &Arc<Self>, listed: &mut Listed<H>) -> Arc<Frame<H>> {
+        let frame = match listed {
+            Listed::Frame(frame) => return Arc::clone(frame),
+            Listed::Leaf(leaf) => Frame::of_leaf(Arc::clone(self), leaf),
+        };
+        *listed = Listed::Frame(Arc::clone(&frame));
+        self.grown.fetch_add(1, Ordering::Release);
+        frame
+    }
+}
