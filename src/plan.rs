@@ -165,7 +165,7 @@ impl Sketch {
     }
 
     fn new_node(&self) -> Arc<Node> {
-        let info = Info::new(self.kind, self.place, clock::now());
+        let info = Info::new(self.kind, self.place, current::born());
         if let Some(name) = &self.name {
             info.set_name(Arc::clone(name));
         }

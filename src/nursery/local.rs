@@ -20,9 +20,9 @@ use tokio::task::coop::has_budget_remaining;
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
 use super::{Nursery, Shared, Ticket};
-use crate::clock;
 use crate::core::live::{Live, Weight};
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
+use crate::current;
 use crate::error::{NurseryError, SpawnError};
 use crate::host;
 use crate::outcome::{ChildOutput, Outcome, TaskOutput};
@@ -72,7 +72,7 @@ where
     B::Output: TaskOutput,
     <B::Output as TaskOutput>::Error: fmt::Display + Send + Sync + 'static,
 {
-    let info = Info::new(Kind::Nursery, Location::caller(), clock::now());
+    let info = Info::new(Kind::Nursery, Location::caller(), current::born());
     let node = CoreNode::unbound(info, Some(Live::new()), false);
     let shared = Shared::new(Arc::clone(&node), Policy::default());
     let queue = Rc::new(Queue {
@@ -159,7 +159,7 @@ where
     {
         let shared = &self.queue.shared;
         let Some(ticket) = Ticket::at(Arc::clone(shared), Weight::Regular) else { panic!("{}", SpawnError::new(())) };
-        let leaf = Leaf::new(host::next_task_id(), Location::caller(), clock::now(), shared.is_owned());
+        let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born(), shared.is_owned());
         let (child, task) = Child::leaf(fut, leaf, ticket);
         let child = child.borrowing();
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });

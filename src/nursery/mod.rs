@@ -20,7 +20,6 @@ pub use start::{Start, Started};
 pub(crate) use ticket::Ticket;
 
 use crate::blocking::{self, BlockingCx};
-use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
 use crate::core::node::{Info, Kind, Leaf};
@@ -269,7 +268,7 @@ where
     pub(crate) fn task_at(&self, place: &'static Location<'static>) -> TaskBuilder<'_, E> {
         TaskBuilder {
             nursery: self,
-            info: Info::new(Kind::Task, place, clock::now()),
+            info: Info::new(Kind::Task, place, current::born()),
             daemon: false,
             shielded: false,
             abandon: false,

@@ -68,7 +68,7 @@ where
     B::Output: TaskOutput,
     <B::Output as TaskOutput>::Error: fmt::Display + Send + Sync + 'static,
 {
-    let info = Info::new(Kind::Nursery, Location::caller(), clock::now());
+    let info = Info::new(Kind::Nursery, Location::caller(), current::born());
     let node = CoreNode::unbound(info, Some(Live::new()), false);
     let shared = Shared::new(Arc::clone(&node), Policy::default());
     let start = Body::new(body, Nursery::new(Arc::clone(&shared)));

@@ -4,6 +4,7 @@
 //! saw nothing, is not woken, and would have to be.
 
 mod frames;
+mod leaves;
 mod live;
 mod moves;
 mod tasks;

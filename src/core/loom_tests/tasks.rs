@@ -3,7 +3,7 @@
 use std::task::{Wake, Waker};
 
 use super::super::frame::Verdict;
-use super::super::node::Kind;
+use super::super::node::{Kind, TaskKey};
 use super::super::sync::{Arc, AtomicUsize, Ordering, model};
 use super::super::task::{TaskInfo, Traits};
 use super::{Frame, Node, Poller, cause, info, join, nursery, root, spawn};
@@ -13,7 +13,7 @@ fn task_info() -> TaskInfo {
 }
 
 /// A task in the list of `home`, as a spawn leaves it.
-fn task(home: &Arc<Node>) -> (Arc<Frame>, usize) {
+fn task(home: &Arc<Node>) -> (Arc<Frame>, TaskKey) {
     let frame = Frame::of_task(Arc::clone(home), true, task_info());
     let key = home.add_task(&frame);
     (frame, key)
@@ -91,10 +91,10 @@ fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
         let (frame, key) = task(&home);
         let cancel = spawn(&frame, |frame| frame.cancel_task(cause));
         frame.end_task();
-        home.remove_task(key);
+        drop(home.remove_task(key));
         join(cancel);
-        let (nodes, frames) = home.inside();
-        assert!(nodes.is_empty() && frames.is_empty(), "{nodes:?}");
+        let (nodes, members) = home.inside();
+        assert!(nodes.is_empty() && members.is_empty(), "{nodes:?}");
         assert!(!frame.cancel_task(cause), "it has ended");
     });
 }
