@@ -19,7 +19,26 @@ pub(crate) struct Live {
     count: AtomicUsize,
     /// 0 for a nursery, which ends with its last part; 1 for a root, which stays open until it is closed.
     idle: usize,
-    joiners: Mutex<Vec<Waker>>,
+    joiners: Mutex<Joiners>,
+}
+
+/// Who waits. Nearly always one does, so the first takes no allocation.
+#[derive(Debug, Default)]
+struct Joiners {
+    first: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Joiners {
+    /// Gives the waker back if it is known: it is not dropped under the lock.
+    fn add(&mut self, waker: Waker) -> Option<Waker> {
+        let Some(first) = &self.first else { return self.first.replace(waker) };
+        if first.will_wake(&waker) || self.others.iter().any(|known| known.will_wake(&waker)) {
+            return Some(waker);
+        }
+        self.others.push(waker);
+        None
+    }
 }
 
 const DAEMON: usize = 1 << (usize::BITS / 2);
@@ -46,7 +65,7 @@ impl Weight {
 impl Live {
     /// A count for an owner that ends with its last part.
     pub(crate) fn new() -> Self {
-        Self { count: AtomicUsize::new(1), idle: 0, joiners: Mutex::new(Vec::new()) }
+        Self { count: AtomicUsize::new(1), idle: 0, joiners: Mutex::default() }
     }
 
     /// A count for an owner that stays open until [`close_if_idle`](Self::close_if_idle).
@@ -92,8 +111,8 @@ impl Live {
     }
 
     fn wake(&self) {
-        let joiners = std::mem::take(&mut *self.joiners.lock());
-        joiners.into_iter().for_each(Waker::wake);
+        let Joiners { first, others } = std::mem::take(&mut *self.joiners.lock());
+        first.into_iter().chain(others).for_each(Waker::wake);
     }
 
     /// Closes a root that has nothing left but itself.
@@ -135,10 +154,8 @@ impl Live {
         {
             // The waker goes in before the second look: a release that comes between the two finds it (invariant 3).
             let waker = cx.waker().clone();
-            let mut joiners = self.joiners.lock();
-            if !joiners.iter().any(|known| known.will_wake(&waker)) {
-                joiners.push(waker);
-            }
+            let known = self.joiners.lock().add(waker);
+            drop(known);
         }
         let is_over = !sabotage::has(Bug::UnseenRelease) && is_over(self.count.load(Ordering::Acquire));
         if is_over { Poll::Ready(()) } else { Poll::Pending }
@@ -177,7 +194,7 @@ mod tests {
         assert!(live.try_acquire(Weight::Daemon) && live.try_acquire(Weight::Regular));
         assert!(live.poll_daemons_only(cx).is_pending());
         assert!(!live.release(Weight::Regular));
-        assert!(live.joiners.lock().is_empty(), "woken");
+        assert!(live.joiners.lock().first.is_none(), "woken");
         assert!(live.poll_daemons_only(cx).is_ready() && live.poll_idle(cx).is_pending());
     }
 

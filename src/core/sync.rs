@@ -45,6 +45,12 @@ pub(crate) struct Mutex<T>(imp::Mutex<T>);
 
 pub(crate) type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
