@@ -14,8 +14,7 @@ use crate::plan::Sketch;
 
 /// What futures of ours find out about the place in which they are polled.
 pub(crate) struct Current {
-    /// None as long as the place is only planned.
-    frame: Option<Arc<Frame>>,
+    pub(crate) frame: Arc<Frame>,
     /// The waker that the frame hands on to what is inside it.
     pub(crate) polled_by: WakerId,
     /// Set while the frame is polled with the cancel visible and something holds it.
@@ -25,93 +24,99 @@ pub(crate) struct Current {
 impl Current {
     /// A frame that is not being polled yet, or code of the program that runs as if inside it.
     pub(crate) fn at(frame: Arc<Frame>) -> Self {
-        Self { frame: Some(frame), polled_by: WakerId::of(Waker::noop()), track: None }
-    }
-
-    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
-        self.frame.as_ref()
+        Self { frame, polled_by: WakerId::of(Waker::noop()), track: None }
     }
 }
 
 /// A region in its first poll, with what is around it.
 struct Level {
+    /// None if that is only planned as well, or nothing.
     outer: Option<Current>,
-    place: Draft,
+    /// None once the place is being made.
+    sketch: Option<Sketch>,
+    polled_by: WakerId,
 }
 
-/// The place of a region in its first poll.
+/// The place of a region after its first poll.
 pub(crate) enum Draft {
+    /// Nothing inside has asked for it.
     Sketch(Sketch),
-    /// It is being made.
+    /// It could not be made.
     Begun,
     Made(Arc<Frame>),
 }
 
-impl Draft {
-    fn take_sketch(&mut self) -> Option<Sketch> {
-        match mem::replace(self, Self::Begun) {
-            Self::Sketch(sketch) => Some(sketch),
-            kept @ (Self::Begun | Self::Made(_)) => {
-                *self = kept;
-                None
-            }
-        }
-    }
-
-    /// Whether what is inside is cancelled, if that does not depend on what is around it.
-    fn is_cancelled(&self) -> Option<bool> {
-        match self {
-            // It was not cancelled when its poll began, and nobody has a handle on it.
-            Self::Sketch(sketch) => sketch.is_shielded().then_some(false),
-            Self::Begun => None,
-            Self::Made(frame) => Some(frame.is_cancelled()),
-        }
-    }
+/// What is around the code that runs here.
+struct Around {
+    /// None in a place that is only planned, and outside of all.
+    current: Option<Current>,
+    /// The regions in their first polls, the innermost last. Whatever is around a frame was made before it.
+    levels: Vec<Level>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
-    /// The regions in their first polls, the innermost last. Whatever is around one that was made was made before it.
-    static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
+    static AROUND: RefCell<Around> = const { RefCell::new(Around { current: None, levels: Vec::new() }) };
+}
+
+/// Looks at what is around this code, or changes it. None on a thread that is being torn down: it has no current frame any more.
+/// Nothing is polled, made or dropped in `look`.
+#[inline]
+fn around<R>(look: impl FnOnce(&mut Around) -> R) -> Option<R> {
+    AROUND.try_with(|around| look(&mut around.borrow_mut())).ok()
 }
 
 /// Puts a frame in as the current one until it is dropped; the frame it replaces waits in the slot meanwhile. Moving it in
-/// and out costs no reference count.
-pub(crate) struct Enter<'a>(&'a mut Option<Current>);
+/// and out costs no reference count. An empty slot changes nothing.
+pub(crate) struct Enter<'a> {
+    slot: &'a mut Option<Current>,
+    entered: bool,
+}
 
 impl<'a> Enter<'a> {
+    #[inline]
     pub(crate) fn new(slot: &'a mut Option<Current>) -> Self {
-        swap(slot);
-        Self(slot)
+        let entered = slot.is_some() && around(|around| mem::swap(&mut around.current, slot)).is_some();
+        Self { slot, entered }
     }
 
-    /// What was current before: whatever is around the frame.
-    pub(crate) fn outer(&self) -> Option<&Current> {
-        self.0.as_ref()
+    /// Enters the frame if `fits` holds for the one around this code.
+    #[inline]
+    pub(crate) fn new_if(slot: &'a mut Option<Current>, fits: impl FnOnce(&Current) -> bool) -> Option<Self> {
+        let entered = around(|around| {
+            let fits = around.current.as_ref().is_some_and(fits);
+            if fits {
+                mem::swap(&mut around.current, slot);
+            }
+            fits
+        });
+        entered.unwrap_or(false).then(|| Self { slot, entered: true })
     }
 }
 
 impl Drop for Enter<'_> {
+    #[inline]
     fn drop(&mut self) {
-        swap(self.0);
+        if self.entered {
+            around(|around| mem::swap(&mut around.current, self.slot)).unwrap_or_default();
+        }
     }
-}
-
-fn swap(slot: &mut Option<Current>) {
-    // A thread that is being torn down has no current frame any more, and polls none.
-    CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), slot)).unwrap_or_default();
 }
 
 /// Puts a place that is only planned in as the current one, until [`end`](Self::end) or a panic.
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
-    pub(crate) fn new(sketch: Sketch, polled_by: WakerId) -> Self {
-        let mut slot = Some(Current { frame: None, polled_by, track: None });
-        swap(&mut slot);
-        let level = Level { outer: slot, place: Draft::Sketch(sketch) };
-        LEVELS.with(|levels| levels.borrow_mut().push(level));
-        Self(())
+    /// None if the place is needed for the first poll already.
+    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId) -> Option<Self> {
+        let entered = around(|around| {
+            let may_wait = sketch.may_wait(|| around.is_owned(), || around.is_cancelled());
+            if may_wait {
+                let (outer, sketch) = (around.current.take(), Some(sketch.take()));
+                around.levels.push(Level { outer, sketch, polled_by });
+            }
+            may_wait
+        });
+        entered.unwrap_or(false).then(|| Self(()))
     }
 
     /// Gives back the sketch, or the place if something inside has asked for it.
@@ -121,10 +126,15 @@ impl EnterPlanned {
     }
 
     fn pop() -> Draft {
-        let level = LEVELS.with(|levels| levels.borrow_mut().pop());
-        let Some(Level { mut outer, place }) = level else { unreachable!("pushed by `new`") };
-        swap(&mut outer);
-        place
+        let level = around(|around| {
+            let Level { outer, sketch, .. } = around.levels.pop()?;
+            Some((mem::replace(&mut around.current, outer), sketch))
+        });
+        match level.flatten() {
+            Some((Some(own), _)) => Draft::Made(own.frame),
+            Some((None, Some(sketch))) => Draft::Sketch(sketch),
+            Some((None, None)) | None => Draft::Begun,
+        }
     }
 }
 
@@ -134,63 +144,78 @@ impl Drop for EnterPlanned {
     }
 }
 
+impl Around {
+    /// The outermost of the innermost levels that are only planned; none if the current frame is made.
+    fn first_planned(&self) -> Option<usize> {
+        let last = self.current.is_none().then(|| self.levels.len().checked_sub(1)).flatten()?;
+        Some(self.levels[..=last].iter().rposition(|level| level.outer.is_some()).unwrap_or(0))
+    }
+
+    /// Takes the sketch of a place that is to be made now, with the frame around it.
+    fn begin(&mut self, depth: usize) -> Option<(Sketch, Option<Arc<Frame>>)> {
+        let level = self.levels.get_mut(depth)?;
+        let outer = level.outer.as_ref().map(|outer| Arc::clone(&outer.frame));
+        Some((level.sketch.take()?, outer))
+    }
+
+    fn put(&mut self, depth: usize, frame: &Arc<Frame>) {
+        let polled_by = self.levels[depth].polled_by;
+        let made = Some(Current { polled_by, ..Current::at(Arc::clone(frame)) });
+        match self.levels.get_mut(depth + 1) {
+            Some(inner) => inner.outer = made,
+            None => self.current = made,
+        }
+    }
+
+    /// True if the code that runs here is cancelled.
+    fn is_cancelled(&self) -> bool {
+        // What is only planned was not cancelled when its poll began, and nobody has a handle on it.
+        self.outwards(|sketch| sketch.is_shielded().then_some(false), |frame| frame.is_cancelled())
+    }
+
+    /// True if somebody waits for the task that runs here.
+    fn is_owned(&self) -> bool {
+        self.outwards(|_| None, |frame| frame.is_owned())
+    }
+
+    /// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first frame.
+    /// Outside of all frames it is false.
+    fn outwards(&self, planned: impl Fn(&Sketch) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
+        let made = |current: &Current| made(&current.frame);
+        let ask = |level: &Level| level.sketch.as_ref().and_then(&planned).or_else(|| level.outer.as_ref().map(made));
+        match &self.current {
+            Some(current) => made(current),
+            None => self.levels.iter().rev().find_map(ask).unwrap_or(false),
+        }
+    }
+}
+
 /// Makes what is around this code, from the outside inwards, if it is only planned.
 fn make() {
-    let Some(first) = LEVELS.with(|levels| first_planned(&levels.borrow())) else { return };
+    let Some(first) = around(|around| around.first_planned()).flatten() else { return };
     for depth in first.. {
-        let sketch = LEVELS.with(|levels| {
-            let mut levels = levels.borrow_mut();
-            let level = levels.get_mut(depth)?;
-            let outer = level.outer.as_ref().and_then(|outer| outer.frame.clone());
-            level.place.take_sketch().map(|sketch| (sketch, outer))
-        });
-        let Some((sketch, outer)) = sketch else { return };
+        let Some((sketch, outer)) = around(|around| around.begin(depth)).flatten() else { return };
         // No borrow is held: a place that is made may cancel, wake and report.
-        put(depth, &sketch.make(outer.as_ref()));
+        let frame = sketch.make(outer.as_ref());
+        around(|around| around.put(depth, &frame)).unwrap_or_default();
     }
-}
-
-/// The outermost of the innermost levels that are only planned; none if the current frame is made.
-fn first_planned(levels: &[Level]) -> Option<usize> {
-    let is_planned = |current: Option<&Current>| current.is_some_and(|current| current.frame.is_none());
-    if !CURRENT.with(|current| is_planned(current.borrow().as_ref())) {
-        return None;
-    }
-    let inner = levels.iter().rev().take_while(|level| is_planned(level.outer.as_ref())).count();
-    Some(levels.len() - 1 - inner)
-}
-
-fn put(depth: usize, frame: &Arc<Frame>) {
-    LEVELS.with(|levels| {
-        let mut levels = levels.borrow_mut();
-        levels[depth].place = Draft::Made(Arc::clone(frame));
-        match levels.get_mut(depth + 1) {
-            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.frame = Some(Arc::clone(frame))),
-            None => CURRENT
-                .with(|current| current.borrow_mut().iter_mut().for_each(|own| own.frame = Some(Arc::clone(frame)))),
-        }
-    });
 }
 
 /// Looks at the current frame, with the waker that it was polled with. `look` must not poll or drop anything.
-pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -> R {
+pub(crate) fn with<R>(look: impl FnOnce(Option<&Current>) -> R) -> R {
     let mut look = Some(look);
-    let mut see = || {
-        let seen = CURRENT.try_with(|current| {
-            let current = current.borrow();
-            match current.as_ref() {
-                Some(Current { frame: None, .. }) => None,
-                Some(current) => look.take().map(|look| look(current.frame().map(|frame| (frame, current)))),
-                None => look.take().map(|look| look(None)),
-            }
+    let mut see = |even_planned: bool| {
+        let seen = around(|around| match &around.current {
+            None if !even_planned && !around.levels.is_empty() => None,
+            current => look.take().map(|look| look(current.as_ref())),
         });
-        seen.ok().flatten()
+        seen.flatten()
     };
-    if let Some(result) = see() {
+    if let Some(result) = see(false) {
         return result;
     }
     make();
-    if let Some(result) = see() {
+    if let Some(result) = see(true) {
         return result;
     }
     match look {
@@ -201,44 +226,12 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -
 
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    outwards(Draft::is_cancelled, |frame| frame.is_cancelled())
-}
-
-/// True if somebody waits for the task that runs here. Makes nothing.
-pub(crate) fn is_owned() -> bool {
-    outwards(|_| None, |frame| frame.is_owned())
-}
-
-/// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first frame.
-/// Outside of all frames it is false.
-fn outwards(planned: impl Fn(&Draft) -> Option<bool>, made: impl Fn(&Frame) -> bool) -> bool {
-    // A thread that is being torn down has no current frame any more.
-    let innermost =
-        CURRENT.try_with(|current| current.borrow().as_ref().map(|current| current.frame().map(|frame| made(frame))));
-    match innermost.ok().flatten() {
-        None => false,
-        Some(Some(known)) => known,
-        Some(None) => LEVELS.with(|levels| {
-            let levels = levels.borrow();
-            let ask = |level: &Level| {
-                planned(&level.place).or_else(|| match &level.outer {
-                    None => Some(false),
-                    Some(outer) => outer.frame().map(|frame| made(frame)),
-                })
-            };
-            levels.iter().rev().find_map(ask).unwrap_or(false)
-        }),
-    }
-}
-
-/// False while this thread is being torn down: it can not keep what is only planned.
-pub(crate) fn can_plan() -> bool {
-    LEVELS.try_with(|_| ()).is_ok()
+    around(|around| around.is_cancelled()).unwrap_or(false)
 }
 
 /// The current frame, if this code runs inside any.
 pub(crate) fn frame() -> Option<Arc<Frame>> {
-    with(|current| current.map(|(frame, _)| Arc::clone(frame)))
+    with(|current| current.map(|current| Arc::clone(&current.frame)))
 }
 
 /// The node below which something that is opened here belongs: the current frame's, or the root of this runtime.
@@ -248,7 +241,7 @@ pub(crate) fn branch(frame: Option<&Arc<Frame>>) -> Arc<Node> {
 
 /// The node that judges the code that runs here.
 pub(crate) fn node() -> Arc<Node> {
-    with(|current| current.map(|(frame, _)| Arc::clone(frame.node()))).unwrap_or_else(host::root)
+    with(|current| current.map(|current| Arc::clone(current.frame.node()))).unwrap_or_else(host::root)
 }
 
 /// The task that this code is part of.

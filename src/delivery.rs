@@ -60,7 +60,7 @@ impl Future for Checkpoint {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         deadline::check_current();
         let ends_here =
-            current::with(|current| current.is_some_and(|(frame, _)| frame.is_cancelled() && !frame.is_held()));
+            current::with(|current| current.is_some_and(|at| at.frame.is_cancelled() && !at.frame.is_held()));
         if std::mem::replace(&mut self.yielded, true) && !ends_here {
             return Poll::Ready(());
         }
@@ -108,7 +108,7 @@ impl Future for WaitCancelled {
     type Output = Cause;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Cause> {
-        let cause = current::with(|current| current.and_then(|(frame, _)| frame.node().cause()));
+        let cause = current::with(|current| current.and_then(|at| at.frame.node().cause()));
         match cause {
             Some(cause) => {
                 self.seat.leave();
