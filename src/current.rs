@@ -1,7 +1,7 @@
 //! The frame that this thread is polling right now.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,13 +22,27 @@ pub(crate) struct Current {
     pub(crate) track: Option<Arc<Track>>,
 }
 
-/// Whether there is a frame already.
+/// What is polled.
 pub(crate) enum Spot {
-    /// A region in its first poll.
-    Planned,
     /// A task that nothing has looked into.
     Leaf(LeafSeat),
     Frame(Arc<Frame>),
+}
+
+impl Spot {
+    fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Leaf(leaf) => leaf.is_cancelled(),
+            Self::Frame(frame) => frame.is_cancelled(),
+        }
+    }
+
+    fn is_owned(&self) -> bool {
+        match self {
+            Self::Leaf(leaf) => leaf.is_owned(),
+            Self::Frame(frame) => frame.is_owned(),
+        }
+    }
 }
 
 impl Current {
@@ -41,15 +55,12 @@ impl Current {
         Self { spot, polled_by: WakerId::of(Waker::noop()), track: None }
     }
 
+    /// None for a task that nothing has looked into.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
         match &self.spot {
+            Spot::Leaf(_) => None,
             Spot::Frame(frame) => Some(frame),
-            Spot::Planned | Spot::Leaf(_) => None,
         }
-    }
-
-    fn is_planned(&self) -> bool {
-        matches!(self.spot, Spot::Planned)
     }
 
     /// Makes the frame of a task that has none.
@@ -64,86 +75,96 @@ impl Current {
 
 /// A region in its first poll, with what is around it.
 struct Level {
+    /// None if that is only planned as well, or nothing.
     outer: Option<Current>,
-    place: Draft,
+    /// None once the place is being made.
+    sketch: Option<Sketch>,
+    polled_by: WakerId,
 }
 
-/// The place of a region in its first poll.
+/// The place of a region after its first poll.
 pub(crate) enum Draft {
+    /// Nothing inside has asked for it.
     Sketch(Sketch),
-    /// It is being made.
+    /// It could not be made.
     Begun,
     Made(Arc<Frame>),
 }
 
-impl Draft {
-    fn take_sketch(&mut self) -> Option<Sketch> {
-        match mem::replace(self, Self::Begun) {
-            Self::Sketch(sketch) => Some(sketch),
-            kept @ (Self::Begun | Self::Made(_)) => {
-                *self = kept;
-                None
-            }
-        }
-    }
-
-    /// Whether what is inside is cancelled, if that does not depend on what is around it.
-    fn is_cancelled(&self) -> Option<bool> {
-        match self {
-            // It was not cancelled when its poll began, and nobody has a handle on it.
-            Self::Sketch(sketch) => sketch.is_shielded().then_some(false),
-            Self::Begun => None,
-            Self::Made(frame) => Some(frame.is_cancelled()),
-        }
-    }
+/// What is around the code that runs here.
+struct Around {
+    /// None in a place that is only planned, and outside of all.
+    current: Option<Current>,
+    /// The regions in their first polls, the innermost last. Whatever is around a frame was made before it.
+    levels: Vec<Level>,
+    /// The first look at the clock since the current frame changed; 0 if there was none.
+    looked: Ticks,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
-    /// The first look at the clock since the current frame changed; 0 if there was none.
-    static LOOKED: Cell<Ticks> = const { Cell::new(0) };
-    /// The regions in their first polls, the innermost last. Whatever is around one that was made was made before it.
-    static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
+    static AROUND: RefCell<Around> = const { RefCell::new(Around { current: None, levels: Vec::new(), looked: 0 }) };
+}
+
+/// Looks at what is around this code, or changes it. None on a thread that is being torn down: it has no current frame any more.
+/// Nothing is polled, made or dropped in `look`.
+#[inline]
+fn around<R>(look: impl FnOnce(&mut Around) -> R) -> Option<R> {
+    AROUND.try_with(|around| look(&mut around.borrow_mut())).ok()
 }
 
 /// Puts a frame in as the current one until it is dropped; the frame it replaces waits in the slot meanwhile. Moving it in
-/// and out costs no reference count.
-pub(crate) struct Enter<'a>(&'a mut Option<Current>);
+/// and out costs no reference count. An empty slot changes nothing.
+pub(crate) struct Enter<'a> {
+    slot: &'a mut Option<Current>,
+    entered: bool,
+}
 
 impl<'a> Enter<'a> {
+    #[inline]
     pub(crate) fn new(slot: &'a mut Option<Current>) -> Self {
-        swap(slot);
-        Self(slot)
+        let entered = slot.is_some() && around(|around| around.swap(slot)).is_some();
+        Self { slot, entered }
     }
 
-    /// What was current before: whatever is around the frame.
-    pub(crate) fn outer(&self) -> Option<&Current> {
-        self.0.as_ref()
+    /// Enters the frame if `fits` holds for the one around this code.
+    #[inline]
+    pub(crate) fn new_if(slot: &'a mut Option<Current>, fits: impl FnOnce(&Current) -> bool) -> Option<Self> {
+        let entered = around(|around| {
+            let fits = around.current.as_ref().is_some_and(fits);
+            if fits {
+                around.swap(slot);
+            }
+            fits
+        });
+        entered.unwrap_or(false).then(|| Self { slot, entered: true })
     }
 }
 
 impl Drop for Enter<'_> {
+    #[inline]
     fn drop(&mut self) {
-        swap(self.0);
+        if self.entered {
+            around(|around| around.swap(self.slot)).unwrap_or_default();
+        }
     }
-}
-
-fn swap(slot: &mut Option<Current>) {
-    LOOKED.set(0);
-    // A thread that is being torn down has no current frame any more, and polls none.
-    CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), slot)).unwrap_or_default();
 }
 
 /// Puts a place that is only planned in as the current one, until [`end`](Self::end) or a panic.
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
-    pub(crate) fn new(sketch: Sketch, polled_by: WakerId) -> Self {
-        let mut slot = Some(Current { spot: Spot::Planned, polled_by, track: None });
-        swap(&mut slot);
-        let level = Level { outer: slot, place: Draft::Sketch(sketch) };
-        LEVELS.with(|levels| levels.borrow_mut().push(level));
-        Self(())
+    /// None if the place is needed for the first poll already.
+    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId) -> Option<Self> {
+        let entered = around(|around| {
+            let may_wait = sketch.may_wait(|| around.is_owned(), || around.is_cancelled());
+            if may_wait {
+                let (outer, sketch) = (around.current.take(), Some(sketch.take()));
+                around.levels.push(Level { outer, sketch, polled_by });
+                around.looked = 0;
+            }
+            may_wait
+        });
+        entered.unwrap_or(false).then(|| Self(()))
     }
 
     /// Gives back the sketch, or the place if something inside has asked for it.
@@ -153,10 +174,15 @@ impl EnterPlanned {
     }
 
     fn pop() -> Draft {
-        let level = LEVELS.with(|levels| levels.borrow_mut().pop());
-        let Some(Level { mut outer, place }) = level else { unreachable!("pushed by `new`") };
-        swap(&mut outer);
-        place
+        let level = around(|around| {
+            let Level { outer, sketch, .. } = around.levels.pop()?;
+            Some((mem::replace(&mut around.current, outer), sketch))
+        });
+        match level.flatten() {
+            Some((Some(Current { spot: Spot::Frame(frame), .. }), _)) => Draft::Made(frame),
+            Some((None, Some(sketch))) => Draft::Sketch(sketch),
+            Some((Some(_), _) | (None, None)) | None => Draft::Begun,
+        }
     }
 }
 
@@ -166,69 +192,104 @@ impl Drop for EnterPlanned {
     }
 }
 
-/// Makes what is around this code, from the outside inwards, if it is a task without a frame, or only planned.
-fn make() {
-    let Some(first) = LEVELS.with(|levels| first_planned(&levels.borrow())) else {
-        return CURRENT.with(|current| current.borrow_mut().iter_mut().for_each(Current::grow));
-    };
-    LEVELS.with(|levels| levels.borrow_mut()[first].outer.iter_mut().for_each(Current::grow));
-    for depth in first.. {
-        let sketch = LEVELS.with(|levels| {
-            let mut levels = levels.borrow_mut();
-            let level = levels.get_mut(depth)?;
-            let outer = level.outer.as_ref().and_then(|outer| outer.frame().map(Arc::clone));
-            level.place.take_sketch().map(|sketch| (sketch, outer))
-        });
-        let Some((sketch, outer)) = sketch else { return };
-        // No borrow is held: a place that is made may cancel, wake and report.
-        put(depth, &sketch.make(outer.as_ref()));
+impl Around {
+    #[inline]
+    fn swap(&mut self, slot: &mut Option<Current>) {
+        mem::swap(&mut self.current, slot);
+        self.looked = 0;
     }
-}
 
-/// The outermost of the innermost levels that are only planned; none if the current frame is made.
-fn first_planned(levels: &[Level]) -> Option<usize> {
-    let is_planned = |current: Option<&Current>| current.is_some_and(Current::is_planned);
-    if !CURRENT.with(|current| is_planned(current.borrow().as_ref())) {
-        return None;
+    /// Makes the frame of the task around the level at `depth`, or around this code.
+    fn grow(&mut self, depth: Option<usize>) {
+        let outer = match depth {
+            Some(depth) => self.levels.get_mut(depth).and_then(|level| level.outer.as_mut()),
+            None => self.current.as_mut(),
+        };
+        outer.into_iter().for_each(Current::grow);
     }
-    let inner = levels.iter().rev().take_while(|level| is_planned(level.outer.as_ref())).count();
-    Some(levels.len() - 1 - inner)
-}
 
-fn put(depth: usize, frame: &Arc<Frame>) {
-    LEVELS.with(|levels| {
-        let mut levels = levels.borrow_mut();
-        levels[depth].place = Draft::Made(Arc::clone(frame));
-        match levels.get_mut(depth + 1) {
-            Some(inner) => inner.outer.iter_mut().for_each(|outer| outer.spot = Spot::Frame(Arc::clone(frame))),
-            None => CURRENT.with(|current| {
-                current.borrow_mut().iter_mut().for_each(|own| own.spot = Spot::Frame(Arc::clone(frame)))
-            }),
+    /// The outermost of the innermost levels that are only planned; none if the current frame is made.
+    fn first_planned(&self) -> Option<usize> {
+        let last = self.current.is_none().then(|| self.levels.len().checked_sub(1)).flatten()?;
+        Some(self.levels[..=last].iter().rposition(|level| level.outer.is_some()).unwrap_or(0))
+    }
+
+    /// Takes the sketch of a place that is to be made now, with the frame around it.
+    fn begin(&mut self, depth: usize) -> Option<(Sketch, Option<Arc<Frame>>)> {
+        let level = self.levels.get_mut(depth)?;
+        let outer = level.outer.as_ref().and_then(Current::frame).map(Arc::clone);
+        Some((level.sketch.take()?, outer))
+    }
+
+    fn put(&mut self, depth: usize, frame: &Arc<Frame>) {
+        let polled_by = self.levels[depth].polled_by;
+        let made = Some(Current { polled_by, ..Current::at(Arc::clone(frame)) });
+        match self.levels.get_mut(depth + 1) {
+            Some(inner) => inner.outer = made,
+            None => self.current = made,
         }
-    });
+    }
+
+    /// True if the code that runs here is cancelled.
+    fn is_cancelled(&self) -> bool {
+        // What is only planned was not cancelled when its poll began, and nobody has a handle on it.
+        self.outwards(|sketch| sketch.is_shielded().then_some(false), Spot::is_cancelled)
+    }
+
+    /// True if somebody waits for the task that runs here.
+    fn is_owned(&self) -> bool {
+        self.outwards(|_| None, Spot::is_owned)
+    }
+
+    /// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first that
+    /// is not. Outside of all it is false.
+    fn outwards(&self, planned: impl Fn(&Sketch) -> Option<bool>, made: impl Fn(&Spot) -> bool) -> bool {
+        let made = |current: &Current| made(&current.spot);
+        let ask = |level: &Level| level.sketch.as_ref().and_then(&planned).or_else(|| level.outer.as_ref().map(made));
+        match &self.current {
+            Some(current) => made(current),
+            None => self.levels.iter().rev().find_map(ask).unwrap_or(false),
+        }
+    }
 }
 
-/// Looks at the current frame, with the waker that it was polled with. `look` must not poll or drop anything.
-pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -> R {
+/// Makes what is around this code, from the outside inwards, if it is only planned; the frame of a task that has none, only if
+/// something is inside of it or with `grows`.
+fn make(grows: bool) {
+    let first = around(|around| {
+        let first = around.first_planned();
+        if grows || first.is_some() {
+            around.grow(first);
+        }
+        first
+    });
+    let Some(first) = first.flatten() else { return };
+    for depth in first.. {
+        let Some((sketch, outer)) = around(|around| around.begin(depth)).flatten() else { return };
+        // No borrow is held: a place that is made may cancel, wake and report.
+        let frame = sketch.make(outer.as_ref());
+        around(|around| around.put(depth, &frame)).unwrap_or_default();
+    }
+}
+
+/// Looks at what is polled here, made now if it is only planned, and with `grows` if it is a task without a frame.
+fn look<R>(grows: bool, look: impl FnOnce(Option<&Current>) -> R) -> R {
     let mut look = Some(look);
-    let mut see = || {
-        let seen = CURRENT.try_with(|current| {
-            let current = current.borrow();
-            match current.as_ref() {
-                Some(current) => {
-                    let frame = current.frame()?;
-                    look.take().map(|look| look(Some((frame, current))))
-                }
-                None => look.take().map(|look| look(None)),
-            }
+    let mut see = |even_unmade: bool| {
+        let seen = around(|around| {
+            let is_unmade = match &around.current {
+                Some(current) => grows && current.frame().is_none(),
+                None => !around.levels.is_empty(),
+            };
+            if is_unmade && !even_unmade { None } else { look.take().map(|look| look(around.current.as_ref())) }
         });
-        seen.ok().flatten()
+        seen.flatten()
     };
-    if let Some(result) = see() {
+    if let Some(result) = see(false) {
         return result;
     }
-    make();
-    if let Some(result) = see() {
+    make(grows);
+    if let Some(result) = see(true) {
         return result;
     }
     match look {
@@ -237,64 +298,19 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -
     }
 }
 
+/// Looks at the current frame, with the waker that it was polled with. `see` must not poll or drop anything.
+pub(crate) fn with<R>(see: impl FnOnce(Option<(&Arc<Frame>, &Current)>) -> R) -> R {
+    look(true, |current| see(current.and_then(|current| Some((current.frame()?, current)))))
+}
+
+/// Looks at what is polled here; it need not have a frame. `see` must not poll or drop anything.
+pub(crate) fn with_spot<R>(see: impl FnOnce(Option<&Spot>) -> R) -> R {
+    look(false, |current| see(current.map(|current| &current.spot)))
+}
+
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    outwards(Draft::is_cancelled, |spot| match spot {
-        Spot::Planned => None,
-        Spot::Leaf(leaf) => Some(leaf.is_cancelled()),
-        Spot::Frame(frame) => Some(frame.is_cancelled()),
-    })
-}
-
-/// True if somebody waits for the task that runs here. Makes nothing.
-pub(crate) fn is_owned() -> bool {
-    outwards(
-        |_| None,
-        |spot| match spot {
-            Spot::Planned => None,
-            Spot::Leaf(leaf) => Some(leaf.is_owned()),
-            Spot::Frame(frame) => Some(frame.is_owned()),
-        },
-    )
-}
-
-/// Asks the places around this code, from the inside outwards: those that are only planned until one knows, or the first that
-/// is not. Outside of all it is false.
-fn outwards(planned: impl Fn(&Draft) -> Option<bool>, ask: impl Fn(&Spot) -> Option<bool>) -> bool {
-    // A thread that is being torn down has no current frame any more.
-    let innermost = CURRENT.try_with(|current| current.borrow().as_ref().map(|current| ask(&current.spot)));
-    match innermost.ok().flatten() {
-        None => false,
-        Some(Some(known)) => known,
-        Some(None) => LEVELS.with(|levels| {
-            let levels = levels.borrow();
-            let level = |level: &Level| {
-                planned(&level.place).or_else(|| match &level.outer {
-                    None => Some(false),
-                    Some(outer) => ask(&outer.spot),
-                })
-            };
-            levels.iter().rev().find_map(level).unwrap_or(false)
-        }),
-    }
-}
-
-/// When something that is made here was made, for its age: what a frame makes in one poll has the time of the first. A look at
-/// the clock costs a tenth of a spawn.
-pub(crate) fn born() -> Ticks {
-    let looked = LOOKED.get();
-    let is_inside = || CURRENT.try_with(|current| current.borrow().is_some()).unwrap_or(false);
-    if looked != 0 && is_inside() {
-        return looked;
-    }
-    let now = clock::now();
-    LOOKED.set(now);
-    now
-}
-
-/// False while this thread is being torn down: it can not keep what is only planned.
-pub(crate) fn can_plan() -> bool {
-    LEVELS.try_with(|_| ()).is_ok()
+    around(|around| around.is_cancelled()).unwrap_or(false)
 }
 
 /// The current frame, if this code runs inside any.
@@ -307,9 +323,13 @@ pub(crate) fn branch(frame: Option<&Arc<Frame>>) -> Arc<Node> {
     frame.map_or_else(host::root, Frame::branch)
 }
 
-/// The node that judges the code that runs here.
+/// The node that judges the code that runs here; of a task without a frame, that of its nursery.
 pub(crate) fn node() -> Arc<Node> {
-    with(|current| current.map(|(frame, _)| Arc::clone(frame.node()))).unwrap_or_else(host::root)
+    let node = |spot: &Spot| match spot {
+        Spot::Leaf(leaf) => Arc::clone(leaf.home()),
+        Spot::Frame(frame) => Arc::clone(frame.node()),
+    };
+    with_spot(|spot| spot.map(node)).unwrap_or_else(host::root)
 }
 
 /// The task that this code is part of.
@@ -325,4 +345,18 @@ pub(crate) fn request(reason: Cow<'static, str>) -> Cause {
 /// Its name.
 pub(crate) fn task_name() -> Option<Arc<str>> {
     task()?.task().map(TaskInfo::name)
+}
+
+/// When something that is made here was made, for its age: what a frame makes in one poll has the time of the first. A look at
+/// the clock costs a tenth of a spawn.
+pub(crate) fn born() -> Ticks {
+    let looked = around(|around| around.looked).filter(|looked| *looked != 0);
+    looked.unwrap_or_else(|| {
+        let now = clock::now();
+        around(|around| {
+            let is_inside = around.current.is_some() || !around.levels.is_empty();
+            around.looked = if is_inside { now } else { 0 };
+        });
+        now
+    })
 }

@@ -1,7 +1,6 @@
 //! Deadlines: they fire whether or not anybody polls what they are for.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -20,9 +19,10 @@ use crate::shield;
 ///
 /// # Invariants
 ///
-/// 1. The deadline of a node stands in the node; an entry only says when to look there. So moving a deadline needs no search, and
-///    entries of nodes that have ended or were moved are stale and harmless.
-/// 2. Stale entries are thrown out when they are more than half of a thousand or more (trio's T17: a toggled deadline leaks nothing).
+/// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of the queue,
+///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing).
+/// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
+///    an entry behind, which is harmless.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     queue: Mutex<Queue>,
@@ -31,67 +31,60 @@ pub(crate) struct Timers {
 
 #[derive(Debug, Default)]
 struct Queue {
-    heap: BinaryHeap<Reverse<Entry>>,
-    /// Size at which stale entries are thrown out next.
-    prune_at: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    at: Ticks,
-    node: Weak<Node>,
+    /// By time and node.
+    entries: BTreeMap<(Ticks, usize), Weak<Node>>,
+    /// When whoever keeps the deadlines looks next, without being told; a deadline that goes does not change that.
+    looks_at: Option<Ticks>,
 }
 
 impl Queue {
-    /// Throws stale entries out, and those that a deadline has left by coming back to the same time. The nodes that it looked at are given
-    /// back, to be let go outside of the lock.
-    fn prune(&mut self) -> Vec<Arc<Node>> {
-        let mut entries = std::mem::take(&mut self.heap).into_vec();
-        let mut seen = Vec::with_capacity(entries.len());
-        entries.retain(|Reverse(entry)| {
-            let Some(node) = entry.node.upgrade() else { return false };
-            let keep = node.deadline() == Some(entry.at);
-            seen.push(node);
-            keep
-        });
-        entries.sort_unstable_by_key(|Reverse(entry)| entry.node.as_ptr());
-        entries.dedup_by(|a, b| a.0.node.ptr_eq(&b.0.node));
-        self.heap = entries.into();
-        seen
+    fn key(node: &Arc<Node>, at: Ticks) -> (Ticks, usize) {
+        (at, Arc::as_ptr(node).addr())
     }
-}
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
+    /// True if whoever keeps the deadlines has to be told.
+    fn insert(&mut self, node: &Arc<Node>, at: Ticks) -> bool {
+        self.entries.insert(Self::key(node, at), Arc::downgrade(node));
+        let is_earlier = self.looks_at.is_none_or(|looks_at| at < looks_at);
+        if is_earlier {
+            self.looks_at = Some(at);
+        }
+        is_earlier
     }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
+
+    fn remove(&mut self, node: &Arc<Node>, at: Option<Ticks>) {
+        if let Some(at) = at {
+            self.entries.remove(&Self::key(node, at));
+        }
     }
 }
 
 impl Timers {
-    /// Looks at `node` at its deadline.
-    pub(crate) fn arm(&self, node: &Arc<Node>, at: Ticks) {
+    /// Sets the deadline of `node`, and looks at it then.
+    fn set(&self, node: &Arc<Node>, at: Option<Ticks>) {
         let mut queue = lock(&self.queue);
-        let is_earliest = queue.heap.peek().is_none_or(|Reverse(first)| at < first.at);
-        queue.heap.push(Reverse(Entry { at, node: Arc::downgrade(node) }));
-        let mut seen = Vec::new();
-        if queue.heap.len() > queue.prune_at.max(1000) {
-            seen = queue.prune();
-            queue.prune_at = 2 * queue.heap.len();
-        }
+        queue.remove(node, node.deadline());
+        node.set_deadline(at);
+        let at = at.filter(|_| !node.has_ended());
+        let is_earlier = at.is_some_and(|at| queue.insert(node, at));
         drop(queue);
-        drop(seen);
-        if is_earliest {
+        self.tell(is_earlier);
+    }
+
+    /// Looks at `node` at the deadline that it has.
+    fn arm(&self, node: &Arc<Node>) {
+        let mut queue = lock(&self.queue);
+        let is_earlier = node.deadline().is_some_and(|at| queue.insert(node, at));
+        drop(queue);
+        self.tell(is_earlier);
+    }
+
+    fn disarm(&self, node: &Arc<Node>) {
+        lock(&self.queue).remove(node, node.deadline());
+    }
+
+    fn tell(&self, is_earlier: bool) {
+        if is_earlier {
             self.earlier.notify_one();
         }
     }
@@ -115,13 +108,13 @@ impl Timers {
         let now = clock::now();
         loop {
             let mut queue = lock(&self.queue);
-            let next = queue.heap.peek()?.0.at;
-            if next > now {
-                return Some(next);
+            queue.looks_at = queue.entries.first_key_value().map(|(&(at, _), _)| at);
+            if queue.looks_at.is_none_or(|at| at > now) {
+                return queue.looks_at;
             }
-            let due = queue.heap.pop();
+            let due = queue.entries.pop_first();
             drop(queue);
-            if let Some(node) = due.and_then(|Reverse(entry)| entry.node.upgrade()) {
+            if let Some(node) = due.and_then(|(_, node)| node.upgrade()) {
                 check(&node, now);
             }
         }
@@ -130,7 +123,7 @@ impl Timers {
 
 /// Cancels a node whose deadline has passed; not one that has ended in time (T8).
 pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
-    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || has_ended(node) {
+    if node.deadline().is_none_or(|at| at > now) || node.is_requested() || node.has_ended() {
         return;
     }
     if node.info.kind == Kind::Shield {
@@ -140,21 +133,42 @@ pub(crate) fn check(node: &Arc<Node>, now: Ticks) {
     }
 }
 
-/// True if the future of `node` was entered and is over. Only a node that is entered just now, on another thread, can look so, too;
-/// its deadline is looked at by whoever enters it.
-fn has_ended(node: &Node) -> bool {
-    node.parent().is_none() && node.outward().is_some()
+/// Sets or moves the deadline of a node, and fires it at once if it has passed (T14). A node that is in no tree yet keeps it.
+pub(crate) fn set(node: &Arc<Node>, at: Option<Ticks>) {
+    // Who links the node meanwhile finds the deadline, or the second look finds the host.
+    let linked = host_of(node).or_else(|| {
+        node.set_deadline(at);
+        host_of(node)
+    });
+    let Some(host) = linked else { return };
+    let due = at.filter(|at| *at <= clock::now());
+    if at.is_some() && due.is_none() {
+        demand_timer(&host);
+    }
+    host.timers.set(node, at);
+    due.into_iter().for_each(|at| check(node, at));
 }
 
-/// Sets or moves the deadline of a node that has a host, and fires it at once if it has passed (T14).
-pub(crate) fn set(node: &Arc<Node>, at: Option<Ticks>) {
-    node.set_deadline(at);
-    let (Some(at), Some(host)) = (at, node.host()) else { return };
-    if at <= clock::now() {
-        return check(node, at);
+/// Begins with the deadline of a node that was linked just now, if it has one.
+pub(crate) fn begin(node: &Arc<Node>, now: Ticks) {
+    let Some(at) = node.deadline() else { return };
+    if at <= now {
+        return check(node, now);
     }
-    demand_timer(host);
-    host.timers.arm(node, at);
+    node.host().into_iter().for_each(|host| host.timers.arm(node));
+}
+
+/// Ends with the deadline of a node that has left the tree.
+pub(crate) fn end(node: &Arc<Node>) {
+    if node.deadline().is_some() {
+        host_of(node).into_iter().for_each(|host| host.timers.disarm(node));
+    }
+}
+
+/// The runtime that keeps the deadline of a node: that of the node around it.
+fn host_of(node: &Arc<Node>) -> Option<Arc<Host>> {
+    let outward = node.outward();
+    outward.as_ref().and_then(|outward| outward.host()).or(node.host()).cloned()
 }
 
 /// # Panics
@@ -173,8 +187,9 @@ pub(crate) fn follow(node: &Arc<Node>, from: Option<&Arc<Node>>, to: &Node) {
     if from.and_then(|from| from.host()).is_some_and(|old| Arc::ptr_eq(old, host)) {
         return;
     }
-    if let Some(at) = node.deadline() {
-        host.timers.arm(node, at);
+    if node.deadline().is_some() {
+        from.and_then(|from| from.host()).into_iter().for_each(|old| old.timers.disarm(node));
+        host.timers.arm(node);
     }
 }
 
@@ -242,10 +257,23 @@ mod tests {
         let node = CoreNode::unbound(Info::new(Kind::Scope, Location::caller(), 0), None, false);
         for _ in 0..2000 {
             for at in [98, 99] {
-                node.set_deadline(Some(at));
-                timers.arm(&node, at);
+                timers.set(&node, Some(at));
             }
         }
-        assert!(lock(&timers.queue).heap.len() <= 1001);
+        assert_eq!(lock(&timers.queue).entries.len(), 1);
+    }
+    #[tokio::test]
+    async fn deadline_of_what_has_ended_is_forgotten() {
+        let count = || host::root().host().map(|host| lock(&host.timers.queue).entries.len());
+        let scope = crate::CancelScope::new().timeout(std::time::Duration::from_secs(60));
+        let handle = scope.handle();
+        let inside = scope.run(async {
+            tokio::task::yield_now().await;
+            count()
+        });
+        assert_eq!(inside.await.unwrap(), Some(1));
+        assert_eq!(count(), Some(0));
+        handle.set_deadline(handle.deadline());
+        assert_eq!(count(), Some(0), "set after the end");
     }
 }

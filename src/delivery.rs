@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use crate::core::cause::Cause;
 use crate::core::node::Kind;
-use crate::current;
+use crate::current::{self, Spot};
 use crate::deadline;
 use crate::error::Cancelled;
 use crate::host::Frame;
@@ -59,8 +59,11 @@ impl Future for Checkpoint {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         deadline::check_current();
-        let ends_here =
-            current::with(|current| current.is_some_and(|(frame, _)| frame.is_cancelled() && !frame.is_held()));
+        let ends_here = current::with_spot(|spot| match spot {
+            Some(Spot::Frame(frame)) => frame.is_cancelled() && !frame.is_held(),
+            Some(Spot::Leaf(leaf)) => leaf.is_cancelled(),
+            None => false,
+        });
         if std::mem::replace(&mut self.yielded, true) && !ends_here {
             return Poll::Ready(());
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::current::{self, Draft};
+use crate::current::{self, Draft, EnterPlanned};
 use crate::host::{Frame, Node};
 use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
@@ -88,40 +88,45 @@ impl<F> Placed<F> {
 impl<F: Future> Placed<F> {
     /// Polls the future in its place. After the end it stays pending.
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let mut entered = false;
-        if let Place::Planned(plan) = self.as_mut().project().place {
-            if !plan.begin() {
-                return self.poll_first(cx);
-            }
-            self.as_mut().enter(current::frame().as_ref());
-            entered = true;
+        let this = self.as_mut().project();
+        let Place::Made(branch) = this.place else { return self.poll_new(cx) };
+        let poll = this.region.poll_at(branch, cx);
+        if poll.is_ready() {
+            *this.place = Place::Gone;
         }
-        let this = self.project();
-        let Place::Made(branch) = this.place else { return Poll::Pending };
-        let poll = if entered { this.region.poll_entered(branch, cx) } else { this.region.poll_at(branch, cx) };
-        let Poll::Ready(end) = poll else { return Poll::Pending };
-        branch.leave();
-        *this.place = Place::Gone;
-        Poll::Ready(end)
+        poll
     }
 
-    fn poll_first(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+    fn poll_new(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let Some(plan) = self.as_mut().plan_pinned() else { return Poll::Pending };
+        if let Some(inside) = plan.begin(cx.waker()) {
+            return self.poll_planned(inside, cx);
+        }
+        self.as_mut().enter(current::frame().as_ref());
+        let this = self.project();
+        let Place::Made(branch) = this.place else { return Poll::Pending };
+        let poll = this.region.poll_entered(branch, cx);
+        if poll.is_ready() {
+            *this.place = Place::Gone;
+        }
+        poll
+    }
+
+    fn poll_planned(self: Pin<&mut Self>, inside: EnterPlanned, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let mut this = self.project();
-        let Place::Planned(plan) = this.place else { return Poll::Pending };
-        let (poll, made) = this.region.as_mut().poll_planned(plan.take_sketch(), cx);
+        let (poll, made) = this.region.as_mut().poll_planned(inside, cx);
         let frame = match made {
             Draft::Made(frame) => Some(frame),
             Draft::Sketch(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref())),
             // Nothing inside has asked, and it needs none any more.
             Draft::Sketch(_) | Draft::Begun => None,
         };
-        let made = frame.map(|frame| (plan.settle(&frame), frame));
-        *this.place = Place::Gone;
-        let Some((mut branch, frame)) = made.filter(|_| poll.is_pending()) else { return poll };
+        let Place::Planned(plan) = this.place else { return poll };
+        let branch = frame.as_ref().map(|frame| plan.settle(frame));
+        *this.place = branch.filter(|_| poll.is_pending()).map_or(Place::Gone, Place::Made);
+        let (Place::Made(branch), Some(frame)) = (this.place, frame) else { return poll };
         this.region.as_mut().enter(frame);
         this.region.arm(cx.waker());
-        let pending = branch.stay(cx);
-        *this.place = Place::Made(branch);
-        pending
+        branch.stay(cx)
     }
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::clock::{self, Ticks};
+use crate::core::frame::WakerId;
 use crate::core::node::{Info, Kind, Node as CoreNode};
-use crate::current;
+use crate::current::{self, EnterPlanned};
 use crate::deadline;
 use crate::host::{Frame, Node};
 use crate::seat::{Branch, View};
@@ -16,6 +18,8 @@ use crate::shield::Budget;
 /// What a region that was not polled yet will be.
 pub(crate) struct Plan {
     sketch: Sketch,
+    /// Made early for those that hold a handle on it; then it has the rest of what the sketch says about it.
+    node: OnceLock<Arc<Node>>,
     /// Until the first poll.
     timeout: Option<Duration>,
     /// That of a shield.
@@ -26,8 +30,6 @@ pub(crate) struct Plan {
 /// What it takes to make the node of a region and the frame for what is inside. That is done when the first poll ends pending, or
 /// when something inside asks for the frame: a handle, a nursery, a scope that suspends.
 pub(crate) struct Sketch {
-    /// Made early for those that hold a handle on it; then it has the rest of what is said here about it.
-    node: OnceLock<Arc<Node>>,
     kind: Kind,
     place: &'static Location<'static>,
     name: Option<Arc<str>>,
@@ -45,8 +47,8 @@ impl Plan {
     /// A region that reports name another place than the one that makes it.
     pub(crate) fn at(place: &'static Location<'static>, kind: Kind) -> Self {
         let shielded = kind == Kind::Shield;
-        let sketch = Sketch::new(kind, place, shielded);
-        Self { sketch, timeout: None, budget: Budget::Default, view: View::None }
+        let sketch = Sketch { kind, place, name: None, shielded, finalizer: false, deadline: None };
+        Self { sketch, node: OnceLock::new(), timeout: None, budget: Budget::Default, view: View::None }
     }
 
     /// A part that sees through a shield.
@@ -57,27 +59,27 @@ impl Plan {
 
     /// A region whose node is known to others.
     pub(crate) fn with_node(mut self, node: Arc<Node>) -> Self {
-        self.sketch.node = OnceLock::from(node);
+        self.node = OnceLock::from(node);
         self
     }
 
     /// Gives it a name; the first one stays.
     pub(crate) fn set_name(&mut self, name: Arc<str>) {
-        match self.sketch.node.get() {
+        match self.node.get() {
             Some(node) => node.info.set_name(name),
             None => drop(self.sketch.name.get_or_insert(name)),
         }
     }
 
     pub(crate) fn set_shielded(&mut self, shielded: bool) {
-        match self.sketch.node.get() {
+        match self.node.get() {
             Some(node) => node.set_shielded(shielded),
             None => self.sketch.shielded = shielded,
         }
     }
 
     pub(crate) fn set_deadline(&mut self, at: Ticks) {
-        match self.sketch.node.get() {
+        match self.node.get() {
             Some(node) => node.set_deadline(Some(at)),
             None => self.sketch.deadline = Some(at),
         }
@@ -98,29 +100,21 @@ impl Plan {
 
     /// The node, made now if it was not: somebody wants a handle on it.
     pub(crate) fn node(&self) -> &Arc<Node> {
-        self.sketch.node.get_or_init(|| self.sketch.new_node())
+        self.node.get_or_init(|| self.sketch.new_node(None, clock::now()))
     }
 
-    /// Begins the first poll: a relative timeout counts from here (S2). True if the place is needed for this poll already.
-    pub(crate) fn begin(&mut self) -> bool {
-        if !current::can_plan() {
-            return true;
+    /// Begins the first poll: a relative timeout counts from here (S2). None if the place is needed for this poll already.
+    pub(crate) fn begin(&mut self, waker: &Waker) -> Option<EnterPlanned> {
+        // Through a handle the region is seen from outside.
+        let is_over = self.is_over();
+        if is_over || self.node.get().is_some() || !matches!(self.view, View::None) {
+            return None;
         }
-        match &self.view {
-            View::None => {}
-            View::Outside(_) | View::Opens(_) => return true,
-        }
-        if self.sketch.kind == Kind::Shield {
-            // What it says to others in its first poll must find it counted in (S32).
-            return !current::is_owned();
-        }
-        // Through a handle the region is seen from outside; and a poll that begins with the cancel visible is judged as any other.
-        let has_handle = self.sketch.node.get().is_some();
-        self.is_over() || has_handle || (!self.sketch.shielded && current::is_cancelled())
+        EnterPlanned::new(&mut self.sketch, WakerId::of(waker))
     }
 
     fn is_over(&mut self) -> bool {
-        let set = self.sketch.node.get().map_or(self.sketch.deadline, |node| node.deadline());
+        let set = self.node.get().map_or(self.sketch.deadline, |node| node.deadline());
         if set.is_none() && self.timeout.is_none() {
             return false;
         }
@@ -131,12 +125,6 @@ impl Plan {
         at <= now
     }
 
-    /// Gives the sketch to whoever may have to make the place during the first poll.
-    pub(crate) fn take_sketch(&mut self) -> Sketch {
-        let Sketch { kind, place, .. } = self.sketch;
-        std::mem::replace(&mut self.sketch, Sketch::new(kind, place, false))
-    }
-
     /// Makes the place inside `outer`.
     pub(crate) fn make(&mut self, outer: Option<&Arc<Frame>>) -> (Branch, Arc<Frame>) {
         let mut parent = current::branch(outer);
@@ -144,7 +132,9 @@ impl Plan {
             outside.reparent(&parent);
             parent = Arc::clone(outside);
         }
-        let frame = self.take_sketch().make_below(&parent, outer);
+        let now = clock::now();
+        let node = self.node.take().unwrap_or_else(|| self.sketch.new_node(Some(&parent), now));
+        let frame = enter(node, &parent, outer, now);
         (self.settle(&frame), frame)
     }
 
@@ -160,16 +150,31 @@ impl Plan {
 }
 
 impl Sketch {
-    fn new(kind: Kind, place: &'static Location<'static>, shielded: bool) -> Self {
-        Self { node: OnceLock::new(), kind, place, name: None, shielded, finalizer: false, deadline: None }
+    /// Moves it to whoever may have to make the place during the first poll.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { name: self.name.take(), ..*self }
     }
 
-    fn new_node(&self) -> Arc<Node> {
-        let info = Info::new(self.kind, self.place, current::born());
+    /// True if nothing asks for the place before the first poll. `is_owned`: somebody waits for the task that polls; `is_cancelled`:
+    /// what is around the place is.
+    pub(crate) fn may_wait(&self, is_owned: impl FnOnce() -> bool, is_cancelled: impl FnOnce() -> bool) -> bool {
+        if self.kind == Kind::Shield {
+            // What it says to others in its first poll must find it counted in (S32).
+            return is_owned();
+        }
+        // A poll that begins with the cancel visible is judged as any other.
+        self.shielded || !is_cancelled()
+    }
+
+    fn new_node(&self, parent: Option<&Arc<Node>>, now: Ticks) -> Arc<Node> {
+        let info = Info::new(self.kind, self.place, now);
         if let Some(name) = &self.name {
             info.set_name(Arc::clone(name));
         }
-        let node = CoreNode::unbound(info, None, self.shielded);
+        let node = match parent {
+            Some(parent) => CoreNode::unbound_below(parent, info, None, self.shielded),
+            None => CoreNode::unbound(info, None, self.shielded),
+        };
         if self.deadline.is_some() {
             node.set_deadline(self.deadline);
         }
@@ -179,23 +184,11 @@ impl Sketch {
         node
     }
 
-    /// Makes the node below the frame around it.
+    /// Makes the place inside `outer`.
     pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
-        self.make_below(&current::branch(outer), outer)
-    }
-
-    fn make_below(mut self, parent: &Arc<Node>, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
-        let node = self.node.take().unwrap_or_else(|| self.new_node());
-        if node.deadline().is_some() {
-            // A panic after the link would leave the node in the tree, with nobody who takes it out.
-            parent.host().into_iter().for_each(|host| deadline::demand_timer(host));
-        }
-        let frame = Frame::of_node(node, outer.is_some_and(|outer| outer.is_owned()));
-        frame.node().enter(parent, &frame);
-        if let Some(at) = frame.node().deadline() {
-            deadline::set(frame.node(), Some(at));
-        }
-        frame
+        let now = if self.deadline.is_some() { clock::now() } else { current::born() };
+        let parent = current::branch(outer);
+        enter(self.new_node(Some(&parent), now), &parent, outer, now)
     }
 
     /// True if what is inside is not cancelled, whatever is around it.
@@ -204,10 +197,22 @@ impl Sketch {
     }
 }
 
+/// Links a node below `parent`, with the frame of its region.
+fn enter(node: Arc<Node>, parent: &Arc<Node>, outer: Option<&Arc<Frame>>, now: Ticks) -> Arc<Frame> {
+    if node.deadline().is_some() {
+        // A panic after the link would leave the node in the tree, with nobody who takes it out.
+        parent.host().into_iter().for_each(|host| deadline::demand_timer(host));
+    }
+    let frame = Frame::of_node(node, outer.is_some_and(|outer| outer.is_owned()));
+    frame.node().enter(parent, &frame);
+    deadline::begin(frame.node(), now);
+    frame
+}
+
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sketch { node, kind, name, .. } = &self.sketch;
-        let name = node.get().map_or(name.as_ref(), |node| node.info.name.get());
+        let Sketch { kind, name, .. } = &self.sketch;
+        let name = self.node.get().map_or(name.as_ref(), |node| node.info.name.get());
         f.debug_struct("Plan").field("kind", kind).field("name", &name).finish_non_exhaustive()
     }
 }

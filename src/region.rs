@@ -16,7 +16,6 @@ use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Draft, Enter, EnterPlanned, Spot};
 use crate::host::{Frame, LeafSeat, Node};
-use crate::plan::Sketch;
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
@@ -215,8 +214,11 @@ impl<F: Future> Region<F> {
             let frame = Arc::clone(frame);
             return self.poll_cancelled(&frame, cx);
         }
-        self.as_mut().project().entry.saw_cancel = false;
-        let poll = self.as_mut().poll_inside(cx, None);
+        let entry = self.as_mut().project().entry;
+        if std::mem::take(&mut entry.saw_cancel) {
+            entry.slot.iter_mut().for_each(|current| current.track = None);
+        }
+        let poll = self.as_mut().poll_inside(cx);
         if poll.is_pending() {
             self.arm(cx.waker());
         }
@@ -253,10 +255,7 @@ impl<F: Future> Region<F> {
         if !is_as_before || slot.as_ref()?.polled_by != WakerId::of(cx.waker()) {
             return None;
         }
-        let inside = Enter::new(slot);
-        if !branch.is_fresh(inside.outer()?, cx.waker()) {
-            return None;
-        }
+        let inside = Enter::new_if(slot, |outer| branch.is_fresh(outer, cx.waker()))?;
         let poll = poll_future(this.fut, rests, cx);
         drop(inside);
         if poll.is_pending() {
@@ -268,23 +267,21 @@ impl<F: Future> Region<F> {
     /// The first poll of a region whose place is only planned.
     pub(crate) fn poll_planned(
         self: Pin<&mut Self>,
-        sketch: Sketch,
+        inside: EnterPlanned,
         cx: &mut Context<'_>,
     ) -> (Poll<End<F::Output>>, Draft) {
         let this = self.project();
-        let inside = EnterPlanned::new(sketch, WakerId::of(cx.waker()));
         let poll = poll_future(this.fut, &mut this.entry.rests, cx);
         (poll, inside.end())
     }
 
-    fn poll_inside(self: Pin<&mut Self>, cx: &mut Context<'_>, track: Option<Arc<Track>>) -> Poll<End<F::Output>> {
+    fn poll_inside(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let this = self.project();
         let Entry { slot, rests, armed, .. } = this.entry;
         if let Some(current) = slot {
             let id = WakerId::of(cx.waker());
             *armed &= current.polled_by == id;
             current.polled_by = id;
-            current.track = track;
         }
         let _inside = Enter::new(slot);
         poll_future(this.fut, rests, cx)
@@ -302,7 +299,8 @@ impl<F: Future> Region<F> {
             frame.disturb();
         }
         let track = tracked.as_ref().map(|tracked| Arc::clone(&tracked.track));
-        let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker), track);
+        entry.slot.iter_mut().for_each(|current| current.track.clone_from(&track));
+        let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker));
         if poll.is_ready() {
             return poll;
         }

@@ -32,17 +32,21 @@ impl Seat {
 
     /// The future stays pending: it holds the frame in which it was polled.
     pub(crate) fn stay(&mut self, cx: &Context<'_>) {
-        if current::with(|current| current.is_some_and(|(_, current)| self.is_fresh(current, cx.waker()))) {
-            return;
-        }
+        let around = current::with(|current| match current {
+            Some((_, current)) if self.is_fresh(current, cx.waker()) => None,
+            Some((frame, current)) => Some(Some((Arc::clone(frame), current.polled_by))),
+            None => Some(None),
+        });
         // What the hold gives up may be a waker that looks at the current frame when it is dropped: not inside `with`.
-        match current::with(|current| current.map(|(frame, current)| (Arc::clone(frame), current.polled_by))) {
-            Some((frame, polled_by)) => self.hold.renew(&frame, polled_by, cx.waker()),
-            None => self.hold.release(),
+        match around {
+            None => {}
+            Some(Some((frame, polled_by))) => self.hold.renew(&frame, polled_by, cx.waker()),
+            Some(None) => self.hold.release(),
         }
     }
 
     /// True if [`stay`](Self::stay) inside of `outer` has nothing to do.
+    #[inline]
     fn is_fresh(&self, outer: &Current, waker: &Waker) -> bool {
         outer.frame().is_some_and(|frame| self.hold.is_fresh(frame, outer.polled_by, waker))
     }
@@ -85,7 +89,7 @@ impl Branch {
     /// The place of a node that was linked, with its `frame`, at the first poll.
     pub(crate) fn entered(frame: &Arc<Frame>, view: View) -> Self {
         let mut branch = Self::new(Arc::clone(frame.node()));
-        (branch.entered, branch.task, branch.view) = (true, tokio::task::try_id(), view);
+        (branch.entered, branch.view) = (true, view);
         branch.arrive(frame.is_owned());
         branch
     }
@@ -169,6 +173,7 @@ impl Branch {
 
     /// True if the future is polled where it was last, with the same waker: [`follow`](Self::follow) and [`stay`](Self::stay) have
     /// nothing to do.
+    #[inline]
     pub(crate) fn is_fresh(&self, outer: &Current, waker: &Waker) -> bool {
         !self.settled && self.seat.is_fresh(outer, waker)
     }
@@ -185,6 +190,7 @@ impl Branch {
     pub(crate) fn leave(&mut self) {
         if std::mem::take(&mut self.entered) {
             self.node.detach();
+            deadline::end(&self.node);
             if let View::Outside(outside) = &self.view {
                 outside.detach();
             }

@@ -42,14 +42,21 @@ pub(crate) struct Node<H> {
     bits: AtomicUsize,
     tree: Mutex<Tree<H>>,
     pub(crate) info: Info,
-    /// What the layers above know of the runtime that this node lives on; known from the first time that it is linked.
-    host: OnceLock<Arc<H>>,
+    host: HostOf<H>,
     /// How many leaves have become frames.
     grown: AtomicUsize,
     /// Counts what is alive, if this node owns work: a nursery or a root.
     pub(crate) live: Option<Live>,
     /// Called, with no lock held, when this node begins to hold off a cancel: a shield lets its budget run then.
     pub(crate) on_held_off: OnceLock<HeldOff<H>>,
+}
+
+/// What the layers above know of the runtime that a node lives on.
+enum HostOf<H> {
+    /// Known when the node was made.
+    Known(Arc<H>),
+    /// Known from the first time that it is linked.
+    Linked(OnceLock<Arc<H>>),
 }
 
 /// What a shield does when it begins to hold something off, with the length of its budget in ticks of the host.
@@ -102,30 +109,37 @@ const RESCUED: usize = 1 << 6;
 const ABOVE: usize = 1 << 7;
 /// A shield that is a finalizer: it goes on when the time of the other shields is up.
 const FINALIZER: usize = 1 << 8;
+/// It has a deadline.
+const TIMED: usize = 1 << 9;
 
 impl<H> Node<H> {
     /// A node without a parent.
     pub(crate) fn root(info: Info, host: Arc<H>) -> Arc<Self> {
-        let node = Self::new(info, Some(Live::new_root()), false);
-        node.host.get_or_init(|| host);
-        Arc::new(node)
+        Arc::new(Self::new(info, Some(Live::new_root()), false, HostOf::Known(host)))
     }
 
     /// A node that is not in any tree yet. It can be cancelled all the same.
     pub(crate) fn unbound(info: Info, live: Option<Live>, shielded: bool) -> Arc<Self> {
-        Arc::new(Self::new(info, live, shielded))
+        Arc::new(Self::new(info, live, shielded, HostOf::Linked(OnceLock::new())))
+    }
+
+    /// A node that is not in any tree yet, and will be below `parent`.
+    pub(crate) fn unbound_below(parent: &Self, info: Info, live: Option<Live>, shielded: bool) -> Arc<Self> {
+        let host =
+            parent.host().map_or_else(|| HostOf::Linked(OnceLock::new()), |host| HostOf::Known(Arc::clone(host)));
+        Arc::new(Self::new(info, live, shielded, host))
     }
 
     /// A new node below `parent`, cancelled from the start if that is.
     pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
-        let node = Self::unbound(info, live, shielded);
+        let node = Self::unbound_below(parent, info, live, shielded);
         // A node that nobody else knows has no waker to wake and no child to visit, whatever the look says.
         match node.link(parent, None, None) {
             Look::Same | Look::Changed | Look::HeldOff => node,
         }
     }
 
-    fn new(info: Info, live: Option<Live>, shielded: bool) -> Self {
+    fn new(info: Info, live: Option<Live>, shielded: bool, host: HostOf<H>) -> Self {
         let tree = Tree {
             parent: None,
             left: None,
@@ -138,13 +152,16 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        let (host, on_held_off) = (OnceLock::new(), OnceLock::new());
-        Self { bits, tree: Mutex::new(tree), info, host, grown: AtomicUsize::new(0), live, on_held_off }
+        let (grown, on_held_off) = (AtomicUsize::new(0), OnceLock::new());
+        Self { bits, tree: Mutex::new(tree), info, host, grown, live, on_held_off }
     }
 
     /// The runtime that this node was first linked on; none before.
     pub(crate) fn host(&self) -> Option<&Arc<H>> {
-        self.host.get()
+        match &self.host {
+            HostOf::Known(host) => Some(host),
+            HostOf::Linked(host) => host.get(),
+        }
     }
 
     /// One load, at any depth.
@@ -263,14 +280,12 @@ impl<H> Node<H> {
 
     /// The same, by whoever holds the lock of this node as well.
     fn recompute_locked(&self, tree: &mut Tree<H>, parent_tree: &Tree<H>, force: usize) -> Look {
-        if force != 0 {
-            self.put(force, true);
-        }
-        let was = self.is_cancelled();
+        let old = self.bits.load(Ordering::Relaxed);
+        let was = old & CANCELLED != 0;
         let above = tree.parents().any(|node| node.is_cancelled());
-        let now = self.has(REQUESTED | LATCHED | PIERCED) || (!self.is_shielded() && above);
-        self.put(CANCELLED, now);
-        self.put(ABOVE, above);
+        let now = (old | force) & (REQUESTED | LATCHED | PIERCED) != 0 || (old & SHIELDED == 0 && above);
+        let flags = if now { CANCELLED } else { 0 } | if above { ABOVE } else { 0 };
+        self.bits.store((old & !(CANCELLED | ABOVE)) | force | flags, Ordering::Release);
         let unexplained = now && tree.causes.is_empty();
         if unexplained {
             tree.causes.extend(parent_tree.causes.first().cloned());
@@ -320,12 +335,15 @@ impl<H> Node<H> {
         self.tree.lock().causes.clone()
     }
 
+    /// Without a lock if there is none.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.tree.lock().deadline
+        if self.has(TIMED) { self.tree.lock().deadline } else { None }
     }
 
     pub(crate) fn set_deadline(&self, at: Option<u64>) {
-        self.tree.lock().deadline = at;
+        let mut tree = self.tree.lock();
+        tree.deadline = at;
+        self.put(TIMED, at.is_some());
     }
 
     /// The frame of the region that this node belongs to, as long as it is in the tree.

@@ -59,7 +59,7 @@ impl Entry {
     fn leaf(&mut self) -> Option<&mut LeafSeat> {
         match &mut self.slot.as_mut()?.spot {
             Spot::Leaf(leaf) => Some(leaf),
-            Spot::Planned | Spot::Frame(_) => None,
+            Spot::Frame(_) => None,
         }
     }
 

@@ -143,7 +143,7 @@ fn watch(branch: &Branch) {
     if branch.is_cancelled_outside() {
         start(&branch.node);
     } else if branch.node.on_held_off.get().is_some() && branch.node.deadline().is_some() {
-        branch.node.set_deadline(None);
+        deadline::set(&branch.node, None);
     }
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn out_of_budget(node: &Arc<Node>) {
     let holds_off = node.is_rescued() || node.parent().is_some_and(|outside| outside.latch().is_some());
     if !holds_off {
         // Un-cancelled in time. The next cancel begins the budget anew, polled or not.
-        node.set_deadline(None);
+        deadline::set(node, None);
         return;
     }
     host::report(node, Event::Overran(Subject::of_shield(node)));

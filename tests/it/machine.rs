@@ -868,6 +868,27 @@ fn m4_scope_that_moved_to_another_runtime_keeps_its_deadline() {
 }
 
 #[test]
+fn m4_deadline_that_is_set_after_the_move_to_another_runtime_fires_there() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let mut moving = Box::pin(scope.run(pending::<()>()));
+    assert!(first.block_on(poll_once(&mut moving)).is_pending());
+    drop(first);
+    let end = second.block_on(async {
+        assert!(poll_once(&mut moving).await.is_pending());
+        handle.set_deadline(Some(Instant::now() + S));
+        timeout(100 * S, moving).await
+    });
+    let end = end.expect("the deadline fires though the scope's first runtime is gone");
+    assert_eq!(end.unwrap_err().cause().kind(), CauseKind::Deadline);
+}
+
+#[test]
 fn m4_scope_that_moved_to_another_runtime_is_below_the_new_root() {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_current_thread();

@@ -1,6 +1,6 @@
 //! The links of the tree: entering it, moving in it, leaving it.
 
-use super::{Link, Look, Node, same};
+use super::{HostOf, Link, Look, Node, same};
 use crate::core::frame::Frame;
 use crate::core::sabotage::{self, Bug};
 use crate::core::sync::Arc;
@@ -15,8 +15,8 @@ impl<H> Node<H> {
         from: Option<&Arc<Self>>,
         region: Option<&Arc<Frame<H>>>,
     ) -> Look {
-        if let Some(host) = parent.host.get() {
-            self.host.get_or_init(|| Arc::clone(host));
+        if let (HostOf::Linked(own), Some(host)) = (&self.host, parent.host()) {
+            own.get_or_init(|| Arc::clone(host));
         }
         let leak = if parent.is_shielded() && sabotage::has(Bug::ShieldNotInherited) { parent.parent() } else { None };
         let parent = leak.as_ref().unwrap_or(parent);
@@ -33,16 +33,16 @@ impl<H> Node<H> {
         let look = self.recompute_locked(&mut tree, &parent_tree, 0);
         drop(tree);
         drop(parent_tree);
-        Self::forget(old.0);
-        Self::forget(old.1);
+        Self::forget(old);
         look
     }
 
-    /// Takes a node out of the list of one that was its parent.
-    fn forget(link: Link<H>) {
-        let Some((parent, key)) = link else { return };
-        let child = parent.tree.lock().children.try_remove(key);
-        drop(child);
+    /// Takes a node out of the lists of those that were its parents.
+    fn forget((parent, outside): (Link<H>, Link<H>)) {
+        for (parent, key) in parent.into_iter().chain(outside) {
+            let child = parent.tree.lock().children.try_remove(key);
+            drop(child);
+        }
     }
 
     /// Links a node that was not linked yet, together with the frame of its region.
@@ -97,8 +97,7 @@ impl<H> Node<H> {
         let region = tree.region.take();
         drop(tree);
         drop(region);
-        Self::forget(old.0);
-        Self::forget(old.1);
+        Self::forget(old);
     }
 
     fn give_up_children(self: &Arc<Self>) {
@@ -116,6 +115,12 @@ impl<H> Node<H> {
     pub(crate) fn outward(&self) -> Option<Arc<Self>> {
         let tree = self.tree.lock();
         tree.parent.as_ref().map(|(node, _)| node).or(tree.left.as_ref()).map(Arc::clone)
+    }
+
+    /// True if it has left the tree for good.
+    pub(crate) fn has_ended(&self) -> bool {
+        let tree = self.tree.lock();
+        tree.parent.is_none() && tree.left.is_some()
     }
 
     /// The nodes around this one, from the inside outwards, up to the root; past those that have ended.
