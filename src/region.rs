@@ -335,11 +335,16 @@ impl<F: Future> Region<F> {
 
 impl Entry {
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
+    #[inline]
     fn arm(&mut self, waker: &Waker) {
-        let Some(current) = &mut self.slot else { return };
-        if self.armed && current.frame.is_armed() {
-            return;
+        let is_armed = |current: &Current| current.frame.is_armed();
+        if !self.armed || !self.slot.as_ref().is_some_and(is_armed) {
+            self.arm_anew(waker);
         }
+    }
+
+    fn arm_anew(&mut self, waker: &Waker) {
+        let Some(current) = &mut self.slot else { return };
         let frame = &current.frame;
         frame.arm(waker);
         let is_cancelled = frame.is_cancelled();
