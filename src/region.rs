@@ -365,12 +365,17 @@ impl<F: Future> Region<F> {
 
 impl Entry {
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
+    #[inline]
     fn arm(&mut self, waker: &Waker) {
+        let is_armed = |current: &Current| current.frame().is_none_or(|frame| frame.is_armed());
+        if !self.armed || !self.slot.as_ref().is_some_and(is_armed) {
+            self.arm_anew(waker);
+        }
+    }
+
+    fn arm_anew(&mut self, waker: &Waker) {
         let Some(current) = &mut self.slot else { return };
         let Some(frame) = current.frame() else { return self.arm_leaf(waker) };
-        if self.armed && frame.is_armed() {
-            return;
-        }
         frame.arm(waker);
         let is_cancelled = frame.is_cancelled();
         current.polled_by = WakerId::of(waker);

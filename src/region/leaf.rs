@@ -79,8 +79,8 @@ impl Entry {
 
     /// Makes sure that a cancel wakes the task, once: the waker stays.
     pub(super) fn arm_leaf(&mut self, waker: &Waker) {
-        let (armed, saw_cancel) = (self.armed, self.saw_cancel);
-        let Some(leaf) = self.leaf().filter(|_| !armed) else { return };
+        let saw_cancel = self.saw_cancel;
+        let Some(leaf) = self.leaf() else { return };
         if let Some(frame) = leaf.arm(waker) {
             self.become_frame(frame);
             return self.arm(waker);
