@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use crate::compare::{Verdict, check, shrink};
+use crate::compare::{Difference, Verdict, check, shrink};
 use crate::program::Program;
 use crate::trio_side::Trio;
 
@@ -38,9 +38,6 @@ struct Args {
     /// Ends the run after so many seconds, however many programs are left.
     #[arg(long, default_value_t = u64::MAX)]
     seconds: u64,
-    /// How many differences end the run.
-    #[arg(long, default_value_t = 1)]
-    differences: u64,
     /// How many threads, each with a Python of its own.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -49,6 +46,9 @@ struct Args {
     replay: Option<PathBuf>,
 }
 
+/// How many differences are made smaller; of the others only the numbers are shown.
+const SHRUNK_MAX: usize = 12;
+
 /// What a run has come to so far.
 #[derive(Default)]
 struct Tally {
@@ -56,7 +56,8 @@ struct Tally {
     /// In the traces that were equal.
     events: usize,
     skipped: BTreeMap<String, u64>,
-    different: u64,
+    /// By the number of the program.
+    different: BTreeMap<u64, Difference>,
 }
 
 fn main() -> ExitCode {
@@ -105,31 +106,38 @@ fn fuzz(args: &Args) -> Result<(), String> {
     })?;
     let Tally { equal, events, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
     let sum: u64 = skipped.values().sum();
-    println!("{equal} equal ({events} events), {different} different, {sum} skipped, {} s", began.elapsed().as_secs());
+    let (count, seconds) = (different.len(), began.elapsed().as_secs());
+    println!("{equal} equal ({events} events), {count} different, {sum} skipped, {seconds} s");
     for (why, count) in skipped {
         println!("  skipped {count:>6}: {why}");
     }
-    if different > 0 { Err(format!("{different} programs differ")) } else { Ok(()) }
+    report(args, different)
+}
+
+/// Shows the differences of a run, each as small as it gets, and fails if there are any.
+fn report(args: &Args, different: BTreeMap<u64, Difference>) -> Result<(), String> {
+    if different.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<u64> = different.keys().copied().collect();
+    let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
+    for (index, difference) in different.into_iter().take(SHRUNK_MAX) {
+        let smallest = shrink(&mut trio, difference)?;
+        println!("seed {} program {index} differs, shrunk:\n{smallest}", args.seed);
+    }
+    Err(format!("{} programs of seed {} differ: {numbers:?}", numbers.len(), args.seed))
 }
 
 fn work(args: &Args, began: Instant, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), String> {
     let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
-        let is_over = || {
-            let enough = tally.lock().is_ok_and(|tally| tally.different >= args.differences);
-            enough || began.elapsed().as_secs() >= args.seconds
-        };
-        if index >= args.first + args.programs || is_over() {
+        if index >= args.first + args.programs || began.elapsed().as_secs() >= args.seconds {
             return Ok(());
         }
         let program = generate::program(args.seed, index)?;
         let verdict =
             check(&mut trio, &program).map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
-        let verdict = match verdict {
-            Verdict::Different(difference) => Verdict::Different(Box::new(shrink(&mut trio, *difference)?)),
-            Verdict::Equal(_) | Verdict::Skipped(_) => verdict,
-        };
         let mut tally = tally.lock().map_err(|error| error.to_string())?;
         match verdict {
             Verdict::Equal(events) => {
@@ -138,8 +146,8 @@ fn work(args: &Args, began: Instant, next: &AtomicU64, tally: &Mutex<Tally>) -> 
             }
             Verdict::Skipped(why) => *tally.skipped.entry(why).or_default() += 1,
             Verdict::Different(difference) => {
-                tally.different += 1;
-                println!("seed {} program {index} differs, shrunk:\n{difference}", args.seed);
+                println!("seed {} program {index} differs", args.seed);
+                tally.different.insert(index, *difference);
             }
         }
     }
