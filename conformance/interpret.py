@@ -191,6 +191,8 @@ class Run:
         except trio.Cancelled as exc:
             self.latch(exc)
             self.emit(task, f"{ident} cut")
+            # How many turns of the loop the way out takes is nobody's promise, either.
+            await self.jitter(task)
             raise
         finally:
             self.blocked.discard(ident)
