@@ -301,6 +301,7 @@ class Run:
         self.emit(task, f"{op['id']} cancels")
 
     async def op_shield(self, task, op):
+        self.emit(task, f"{op['id']} {'raises' if op['on'] else 'lowers'}")
         scope = self.scopes.get(op["target"])
         if scope is None:
             return
@@ -315,7 +316,9 @@ class Run:
         scope = self.scopes.get(op["target"])
         # A relative timeout can not be replaced before it runs (T13), and a scope that is over is over.
         if scope is None or scope._cancel_status is None:
+            self.emit(task, f"{op['id']} moves nothing")
             return
+        self.emit(task, f"{op['id']} moves")
         if op["ms"] is None:
             scope.deadline = float("inf")
             return

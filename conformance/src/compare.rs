@@ -15,8 +15,7 @@ const SHRINKS_MAX: usize = 4_000;
 /// What came of one program.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// With so many events.
-    Equal(usize),
+    Equal(Trace),
     Skipped(String),
     Different(Box<Difference>),
 }
@@ -50,7 +49,7 @@ fn check_with(trio: &mut Trio, program: &Program, care: Care) -> Result<Verdict,
             return Ok(Verdict::Different(Box::new(difference)));
         }
     }
-    Ok(Verdict::Equal(expected.events.len()))
+    Ok(Verdict::Equal(expected))
 }
 
 /// Makes a program smaller for as long as the two sides still differ on it. Much smaller ones come first: an operation is gone, or in

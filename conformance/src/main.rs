@@ -1,5 +1,6 @@
 //! Random programs, run by trio and by Testudo, whose traces must be equal.
 
+mod census;
 mod compare;
 mod generate;
 mod program;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
+use crate::census::Census;
 use crate::compare::{Difference, Verdict, check, shrink};
 use crate::program::Program;
 use crate::trio_side::Trio;
@@ -41,6 +43,9 @@ struct Args {
     /// How many threads, each with a Python of its own.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Shows what the programs that were equal did, and how many of them.
+    #[arg(long)]
+    count: bool,
     /// Only these programs, each a line of JSON in a file.
     #[arg(long)]
     replay: Option<PathBuf>,
@@ -56,12 +61,21 @@ struct Tally {
     /// In the traces that were equal.
     events: usize,
     skipped: BTreeMap<String, u64>,
+    census: Census,
     /// By the number of the program.
     different: BTreeMap<u64, Difference>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // A local nursery that is closed panics, and that is the answer to a spawn there.
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_answer = |text: &String| text.starts_with("nursery is closed");
+        if !panic.payload().downcast_ref().is_some_and(is_answer) {
+            shown(panic);
+        }
+    }));
     let result = match &args.replay {
         Some(file) => replay(&args.python, file),
         None => cases(&args.python).and_then(|()| fuzz(&args)),
@@ -104,12 +118,15 @@ fn fuzz(args: &Args) -> Result<(), String> {
         let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, began, &next, &tally))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread has panicked")?)
     })?;
-    let Tally { equal, events, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
+    let Tally { equal, events, skipped, census, different } = tally.into_inner().map_err(|error| error.to_string())?;
     let sum: u64 = skipped.values().sum();
     let (count, seconds) = (different.len(), began.elapsed().as_secs());
     println!("{equal} equal ({events} events), {count} different, {sum} skipped, {seconds} s");
     for (why, count) in skipped {
         println!("  skipped {count:>6}: {why}");
+    }
+    if args.count {
+        print!("{census}");
     }
     report(args, different)
 }
@@ -140,9 +157,15 @@ fn work(args: &Args, began: Instant, next: &AtomicU64, tally: &Mutex<Tally>) -> 
             check(&mut trio, &program).map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
         let mut tally = tally.lock().map_err(|error| error.to_string())?;
         match verdict {
-            Verdict::Equal(events) => {
+            Verdict::Equal(trace) => {
                 tally.equal += 1;
-                tally.events += events;
+                tally.events += trace.events.len();
+                if args.count {
+                    tally.census.add(&program, &trace);
+                }
+                if tally.equal % 5_000 == 0 {
+                    println!("{} are equal, {} s", tally.equal, began.elapsed().as_secs());
+                }
             }
             Verdict::Skipped(why) => *tally.skipped.entry(why).or_default() += 1,
             Verdict::Different(difference) => {

@@ -219,10 +219,13 @@ impl At {
         }
         if let What::Shield { target, on } = what {
             world.scope(*target).into_iter().for_each(|scope| scope.set_shielded(*on));
+            self.emit(if *on { "raises" } else { "lowers" });
         }
         if let What::Deadline { target, ms } = what {
             let at = ms.map(|ms| Instant::now() + length(ms));
-            world.active_scope(*target).into_iter().for_each(|scope| scope.set_deadline(at));
+            let active = world.active_scope(*target);
+            self.emit(if active.is_some() { "moves" } else { "moves nothing" });
+            active.into_iter().for_each(|scope| scope.set_deadline(at));
         }
         if *what == What::Look {
             let text = match current_deadline() {
