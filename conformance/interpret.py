@@ -110,9 +110,11 @@ class Run:
             kind = op["op"]
             if kind in ("spawn", "start"):
                 self.numbers[op["id"]] = len(self.numbers)
-            if kind in ("scope", "fail_after"):
+            if kind in ("scope", "fail_after", "move_on_after"):
                 self.timeouts[op["id"]] = op["timeout"]
-                self.scopes[op["id"]] = trio.CancelScope(shield=op.get("shield", False))
+                self.scopes[op["id"]] = scope = trio.CancelScope(shield=op.get("shield", False))
+                if op.get("deadline") is not None:
+                    scope.deadline = self.base + op["deadline"]
             elif kind == "spawn":
                 self.tasks.add(op["id"])
                 self.scopes[op["id"]] = trio.CancelScope(shield=op["shield"])
@@ -312,10 +314,15 @@ class Run:
             # Those have been told already, and end (T26); Testudo spares what it has not cut off yet (S5).
             self.skip.add("raised too late")
 
+    def is_movable(self, scope, ident):
+        """A scope that is over is over, and a relative timeout can not be replaced before it runs (T13)."""
+        if scope._has_been_entered:
+            return scope._cancel_status is not None
+        return self.timeouts[ident] is None
+
     async def op_deadline(self, task, op):
         scope = self.scopes.get(op["target"])
-        # A relative timeout can not be replaced before it runs (T13), and a scope that is over is over.
-        if scope is None or scope._cancel_status is None:
+        if scope is None or not self.is_movable(scope, op["target"]):
             self.emit(task, f"{op['id']} moves nothing")
             return
         self.emit(task, f"{op['id']} moves")
@@ -323,7 +330,8 @@ class Run:
             scope.deadline = float("inf")
             return
         at = self.now() + op["ms"]
-        self.timer(at)
+        if scope._cancel_status is not None:
+            self.timer(at)
         scope.deadline = self.base + at
         # Testudo looks at once, trio at the next turn of its loop, or when it is asked (T8).
         assert scope.cancel_called or op["ms"] > 0
@@ -351,6 +359,9 @@ class Run:
         scope = self.scopes[op["id"]]
 
         async def body():
+            if scope.deadline != float("inf"):
+                self.timer(int(scope.deadline - self.base))
+                assert scope.cancel_called or trio.current_time() < scope.deadline
             if op["timeout"] is not None:
                 self.timer(self.now() + op["timeout"])
                 scope.relative_deadline = op["timeout"]
@@ -370,6 +381,9 @@ class Run:
         return caught
 
     async def op_scope(self, task, op):
+        await self.scope(task, op)
+
+    async def op_move_on_after(self, task, op):
         await self.scope(task, op)
 
     async def op_fail_after(self, task, op):

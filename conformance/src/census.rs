@@ -95,6 +95,7 @@ impl Labels {
             (text["on"] == false, "down"),
             (is_on("local"), "local"),
             (text["starts"] == false, "never starts"),
+            (text["deadline"].is_u64(), "until"),
             (time == Some(0), "now"),
             (time.is_some_and(|ms| ms > 0) && kind != "sleep", "timed"),
             (place.is_shielded, "in a shield"),
