@@ -330,11 +330,11 @@ class Run:
             scope.deadline = float("inf")
             return
         at = self.now() + op["ms"]
-        if scope._cancel_status is not None:
-            self.timer(at)
         scope.deadline = self.base + at
-        # Testudo looks at once, trio at the next turn of its loop, or when it is asked (T8).
-        assert scope.cancel_called or op["ms"] > 0
+        if scope._has_been_entered:
+            self.timer(at)
+            # Testudo looks at once, trio at the next turn of its loop, or when it is asked (T8).
+            assert scope.cancel_called or op["ms"] > 0
 
     async def op_look(self, task, op):
         at = trio.current_effective_deadline()

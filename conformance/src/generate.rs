@@ -59,7 +59,23 @@ fn strategy(index: u64) -> BoxedStrategy<Program> {
     let op = [3, 4, 5, 6, 7].into_iter().fold(leaf(mix), deeper);
     let block = vec(op, 1..5).boxed();
     // Blocks side by side, so that one that waits for ever does not end the program for all.
-    (vec(late(block.clone()), 0..4), block).prop_map(|(children, main)| bind(side_by_side(children, main))).boxed()
+    let children = (vec(late(block.clone()), 0..4), vec(meddler(mix), 0..3));
+    (children, block).prop_map(|((children, meddlers), main)| bind(side_by_side(children, meddlers, main))).boxed()
+}
+
+/// A block that asks this and that of others while they run.
+fn meddler(mix: Mix) -> BoxedStrategy<Block> {
+    // So that it is rarely what is around.
+    let target = || 600..1_000_u32;
+    let request = prop_oneof![
+        2 => target().prop_map(|target| What::Cancel { target }),
+        4 => (target(), any::<bool>()).prop_map(|(target, on)| What::Shield { target, on }),
+        2 => (target(), proptest::option::weighted(0.8, ms(mix))).prop_map(|(target, ms)| What::Deadline { target, ms }),
+        1 => target().prop_map(|target| What::Peek { target }),
+    ];
+    vec((1..MS_MAX / 3, request), 1..6)
+        .prop_map(|all| all.into_iter().flat_map(|(ms, what)| [op(What::Sleep { ms }), op(what)]).collect())
+        .boxed()
 }
 
 /// A block that mostly begins with a sleep: what begins at one instant is mostly a race.
@@ -70,12 +86,14 @@ fn late(block: BoxedStrategy<Block>) -> BoxedStrategy<Block> {
         .boxed()
 }
 
-fn side_by_side(children: Vec<Block>, main: Block) -> Block {
-    if children.is_empty() {
+/// Those that meddle are shielded, and so there to the end.
+fn side_by_side(children: Vec<Block>, meddlers: Vec<Block>, main: Block) -> Block {
+    if children.is_empty() && meddlers.is_empty() {
         return main;
     }
-    let child = |body| op(What::Spawn { nursery: 0, shield: false, body });
-    let body = children.into_iter().map(child).chain(main).collect();
+    let child = |shield| move |body| op(What::Spawn { nursery: 0, shield, body });
+    let body =
+        children.into_iter().map(child(false)).chain(meddlers.into_iter().map(child(true))).chain(main).collect();
     vec![op(What::Nursery { timeout: None, shield: false, local: false, body })]
 }
 
