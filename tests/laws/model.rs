@@ -109,6 +109,7 @@ struct Model {
     ends: BTreeMap<Id, End>,
     trace: Vec<Event>,
     outcome: Option<(Outcome, u64)>,
+    /// Two timers were due at once, or something gave way while others could run: who comes first is nobody's promise.
     raced: bool,
 }
 
@@ -158,8 +159,7 @@ impl Model {
     }
 
     fn log(&mut self, task: usize, id: Id, what: What) {
-        let label = self.tasks[task].label;
-        self.trace.push(Event { at: self.now, task: label, id, what });
+        self.trace.push(Event { at: self.now, task: self.tasks[task].label, id, what });
     }
 
     fn is_over(&self) -> bool {
@@ -272,16 +272,11 @@ impl Model {
     /// Waits at a leaf, or is cut off there.
     fn suspend(&mut self, task: usize, id: Option<Id>) -> Option<Flow> {
         if self.is_cancelled(self.here(task)) {
-            self.gives_way();
+            self.raced |= !self.ready.is_empty();
             return Some(Flow::Cut);
         }
         self.tasks[task].state = State::Leaf(id);
         None
-    }
-
-    /// It gives way, perhaps, at a moment at which others can run: who does so first, and how often, is nobody's promise.
-    fn gives_way(&mut self) {
-        self.raced |= !self.ready.is_empty();
     }
 
     /// Begins one part. None if the task waits now.
@@ -294,7 +289,7 @@ impl Model {
             P::Never => return self.suspend(task, None),
             P::Sleep(id, ms) => return self.sleep(task, id, ms),
             P::Yield(id) => {
-                self.gives_way();
+                self.raced |= !self.ready.is_empty();
                 return self.sleep(task, id, 0);
             }
             P::Seq(parts) => self.push(task, Frame::Seq(parts), here),
