@@ -45,27 +45,20 @@ impl Labels {
     fn list(&mut self, block: &Block, place: Place) {
         for Op { id, what } in block {
             self.ops.insert(*id, (what.clone(), place.clone()));
-            let mut inside = place.clone();
+            let is_child = matches!(what, What::Spawn { .. } | What::Start { .. });
+            let mut inside = if is_child { Place::default() } else { place.clone() };
             inside.around.push(*id);
-            let shielded = Place { is_shielded: true, ..inside.clone() };
-            match what {
-                What::Shielded { body, .. } => self.list(body, shielded),
-                What::Finally { body, then } | What::OnCancel { body, then } => {
-                    self.list(body, inside);
-                    self.list(then, shielded);
-                }
-                What::ShieldWith { before, exposed: body, after } | What::Bracket { before, body, after } => {
-                    self.list(before, shielded.clone());
-                    self.list(body, inside);
-                    self.list(after, shielded);
-                }
-                What::Spawn { body, .. } => self.list(body, Place { around: vec![*id], is_shielded: false }),
-                What::Start { before, after, .. } => {
-                    let child = Place { around: vec![*id], is_shielded: false };
-                    self.list(before, child.clone());
-                    self.list(after, child);
-                }
-                other => other.clone().blocks().into_iter().for_each(|block| self.list(block, inside.clone())),
+            let mut what = what.clone();
+            let is_shield = matches!(what, What::Shielded { .. });
+            let blocks = what.blocks();
+            // The second of two is a finalizer (or what a child does when it has started); of three, the one in the middle is open.
+            let covered = match blocks.len() {
+                1 => [is_shield, false, false],
+                2 => [false, !is_child, false],
+                _ => [true, false, true],
+            };
+            for (block, is_covered) in blocks.into_iter().zip(covered) {
+                self.list(block, Place { is_shielded: inside.is_shielded || is_covered, ..inside.clone() });
             }
         }
     }

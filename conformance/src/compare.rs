@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use crate::program::{Block, Op, Program, Trace, walk};
 use crate::testudo_side;
@@ -9,6 +11,8 @@ use crate::trio_side::{Care, Reply, Trio};
 
 /// How often Testudo runs a program, each time with another order of what is ready at one instant; seed 0 is the plain order.
 const TESTUDO_SEEDS: u64 = 3;
+/// Some thousand times as long as it takes.
+const RUN_MAX: Duration = Duration::from_secs(60);
 /// Programs that are tried to make one smaller.
 const SHRINKS_MAX: usize = 4_000;
 
@@ -31,7 +35,14 @@ pub(crate) struct Difference {
 /// Runs a program on both sides.
 pub(crate) fn check(trio: &mut Trio, program: &Program) -> Result<Verdict, String> {
     let verdict = check_with(trio, program, Care::Usual)?;
-    if matches!(verdict, Verdict::Different(_)) { check_with(trio, program, Care::Sure) } else { Ok(verdict) }
+    if !matches!(verdict, Verdict::Different(_)) {
+        return Ok(verdict);
+    }
+    Ok(match check_with(trio, program, Care::Sure)? {
+        Verdict::Skipped(why) => Verdict::Skipped(format!("{why}, after a difference")),
+        Verdict::Equal(trace) => Verdict::Equal(trace),
+        Verdict::Different(difference) => Verdict::Different(difference),
+    })
 }
 
 fn check_with(trio: &mut Trio, program: &Program, care: Care) -> Result<Verdict, String> {
@@ -41,6 +52,7 @@ fn check_with(trio: &mut Trio, program: &Program, care: Care) -> Result<Verdict,
         Ok(Reply::Error(why)) => return Err(why),
         Err(error) => return Err(format!("the interpreter of trio is gone: {error}")),
     };
+    let watched = Watched::new(program);
     for seed in 0..TESTUDO_SEEDS {
         let found = testudo_side::run(program, seed);
         if found != expected {
@@ -49,7 +61,27 @@ fn check_with(trio: &mut Trio, program: &Program, care: Care) -> Result<Verdict,
             return Ok(Verdict::Different(Box::new(difference)));
         }
     }
+    drop(watched);
     Ok(Verdict::Equal(expected))
+}
+
+/// A program that Testudo runs. One that never waits, and never ends, can not be given up: it ends the run.
+struct Watched(#[expect(dead_code, reason = "its drop is the end")] Sender<()>);
+
+impl Watched {
+    #[expect(clippy::disallowed_methods, reason = "the thread that runs it does not come back")]
+    fn new(program: &Program) -> Self {
+        let (end, ended) = channel();
+        let program = program.clone();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(RUN_MAX) == Err(RecvTimeoutError::Timeout) {
+                let program = serde_json::to_string(&program).unwrap_or_default();
+                eprintln!("Testudo runs this for ever:\n{program}");
+                std::process::exit(1);
+            }
+        });
+        Self(end)
+    }
 }
 
 /// Makes a program smaller for as long as the two sides still differ on it. Much smaller ones come first: an operation is gone, or in

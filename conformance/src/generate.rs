@@ -165,6 +165,7 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
             mix.shields.div_ceil(2),
             three().prop_map(|(before, exposed, after)| What::ShieldWith { before, exposed, after }).boxed(),
         ),
+        (mix.shields, (timeout(), one(), one()).prop_map(covered).boxed()),
         (2 * mix.failures, one().prop_map(|body| What::Try { body }).boxed()),
         (1, one().prop_map(|body| What::Catch { body }).boxed()),
         (mix.finalizers, two().prop_map(|(body, then)| What::Finally { body, then }).boxed()),
@@ -193,6 +194,15 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
         ),
     ];
     Union::new_weighted(regions).prop_map(op).boxed()
+}
+
+/// Code that has caught a cancel, raises a shield around itself, and lowers it at its end.
+fn covered((timeout, body, rest): (Option<u64>, Block, Block)) -> What {
+    let shield = |on| op(What::Shield { target: 0, on });
+    let caught = [op(What::Catch { body }), shield(true)];
+    let end = [shield(false), op(What::Checkpoint)];
+    let body = caught.into_iter().chain(rest).chain(end).collect();
+    What::Scope { deadline: None, timeout, shield: false, body }
 }
 
 /// What there is to refer to.

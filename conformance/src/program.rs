@@ -189,11 +189,13 @@ impl What {
 impl What {
     /// Makes a long time short; false if there is none.
     pub(crate) fn hurry(&mut self, short: u64) -> bool {
-        let time = match self {
-            Self::Sleep { ms } | Self::FailAfter { timeout: ms, .. } | Self::MoveOnAfter { timeout: ms, .. } => {
-                Some(ms)
-            }
-            other => other.timeout(),
+        let time = if let Self::Sleep { ms }
+        | Self::FailAfter { timeout: ms, .. }
+        | Self::MoveOnAfter { timeout: ms, .. } = self
+        {
+            Some(ms)
+        } else {
+            self.timeout()
         };
         time.filter(|ms| **ms > short).map(|ms| *ms = short).is_some()
     }
