@@ -287,10 +287,10 @@ impl Model {
             P::Fail => return Some(Flow::Err),
             P::Panic => return Some(Flow::Panic),
             P::Never => return self.suspend(task, None),
-            P::Sleep(id, ms) => return self.sleep(task, id, ms),
+            P::Sleep(id, ms) => return self.wait(task, id, ms),
             P::Yield(id) => {
                 self.raced |= !self.ready.is_empty();
-                return self.sleep(task, id, 0);
+                return self.wait(task, id, 0);
             }
             P::Seq(parts) => self.push(task, Frame::Seq(parts), here),
             P::Cancel(id) | P::CancelChild(id) => match self.named.get(&id) {
@@ -303,7 +303,7 @@ impl Model {
         Some(Flow::Go)
     }
 
-    fn sleep(&mut self, task: usize, id: Id, ms: u64) -> Option<Flow> {
+    fn wait(&mut self, task: usize, id: Id, ms: u64) -> Option<Flow> {
         self.push(task, Frame::Seq(vec![P::Emit(id)]), self.here(task));
         self.timers.insert((self.now + ms, Timer::Sleep(id)));
         self.suspend(task, Some(id))
