@@ -2,25 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use crate::program::{Block, Op, Program, Trace, walk};
 use crate::testudo_side;
-use crate::trio_side::{Reply, Trio};
+use crate::trio_side::{Care, Reply, Trio};
 
-/// How often trio runs a program, each time with another order of what is ready at one instant.
-const TRIO_SEEDS: u32 = 4;
-/// The same before a difference counts, so that it is not a race of which trio has shown one end by chance.
-const TRIO_SEEDS_SURE: u32 = 96;
-/// The same for Testudo; seed 0 is the plain order.
+/// How often Testudo runs a program, each time with another order of what is ready at one instant; seed 0 is the plain order.
 const TESTUDO_SEEDS: u64 = 3;
+/// Some thousand times as long as it takes.
+const RUN_MAX: Duration = Duration::from_secs(60);
 /// Programs that are tried to make one smaller.
 const SHRINKS_MAX: usize = 4_000;
 
 /// What came of one program.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// With so many events.
-    Equal(usize),
+    Equal(Trace),
     Skipped(String),
     Different(Box<Difference>),
 }
@@ -35,17 +34,25 @@ pub(crate) struct Difference {
 
 /// Runs a program on both sides.
 pub(crate) fn check(trio: &mut Trio, program: &Program) -> Result<Verdict, String> {
-    let verdict = check_with(trio, program, TRIO_SEEDS)?;
-    if matches!(verdict, Verdict::Different(_)) { check_with(trio, program, TRIO_SEEDS_SURE) } else { Ok(verdict) }
+    let verdict = check_with(trio, program, Care::Usual)?;
+    if !matches!(verdict, Verdict::Different(_)) {
+        return Ok(verdict);
+    }
+    Ok(match check_with(trio, program, Care::Sure)? {
+        Verdict::Skipped(why) => Verdict::Skipped(format!("{why}, after a difference")),
+        Verdict::Equal(trace) => Verdict::Equal(trace),
+        Verdict::Different(difference) => Verdict::Different(difference),
+    })
 }
 
-fn check_with(trio: &mut Trio, program: &Program, seeds: u32) -> Result<Verdict, String> {
-    let expected = match trio.ask(program, seeds) {
+fn check_with(trio: &mut Trio, program: &Program, care: Care) -> Result<Verdict, String> {
+    let expected = match trio.ask(program, care) {
         Ok(Reply::Trace(trace)) => trace,
         Ok(Reply::Skip(why)) => return Ok(Verdict::Skipped(why)),
         Ok(Reply::Error(why)) => return Err(why),
         Err(error) => return Err(format!("the interpreter of trio is gone: {error}")),
     };
+    let watched = Watched::new(program);
     for seed in 0..TESTUDO_SEEDS {
         let found = testudo_side::run(program, seed);
         if found != expected {
@@ -54,38 +61,56 @@ fn check_with(trio: &mut Trio, program: &Program, seeds: u32) -> Result<Verdict,
             return Ok(Verdict::Different(Box::new(difference)));
         }
     }
-    Ok(Verdict::Equal(expected.events.len()))
+    drop(watched);
+    Ok(Verdict::Equal(expected))
 }
 
-/// Makes a program smaller for as long as the two sides still differ on it.
+/// A program that Testudo runs. One that never waits, and never ends, can not be given up: it ends the run.
+struct Watched(#[expect(dead_code, reason = "its drop is the end")] Sender<()>);
+
+impl Watched {
+    #[expect(clippy::disallowed_methods, reason = "the thread that runs it does not come back")]
+    fn new(program: &Program) -> Self {
+        let (end, ended) = channel();
+        let program = program.clone();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(RUN_MAX) == Err(RecvTimeoutError::Timeout) {
+                let program = serde_json::to_string(&program).unwrap_or_default();
+                eprintln!("Testudo runs this for ever:\n{program}");
+                std::process::exit(1);
+            }
+        });
+        Self(end)
+    }
+}
+
+/// Makes a program smaller for as long as the two sides still differ on it. Much smaller ones come first: an operation is gone, or in
+/// its place stands what was inside it, or its time is short.
 pub(crate) fn shrink(trio: &mut Trio, difference: Difference) -> Result<Difference, String> {
     let mut smallest = difference;
     let mut tries = 0;
-    'smaller: while tries < SHRINKS_MAX {
-        for program in smaller(&smallest.program) {
-            tries += 1;
-            if let Verdict::Different(difference) = check(trio, &program)? {
-                smallest = *difference;
-                continue 'smaller;
+    loop {
+        let before = smallest.program.clone();
+        for edit in [Edit::Remove, Edit::Hoist, Edit::Hurry] {
+            let mut at = 0;
+            while at < size(&smallest.program.body) && tries < SHRINKS_MAX {
+                let mut program = smallest.program.clone();
+                if !edit.apply(&mut program.body, &mut { at }) {
+                    at += 1;
+                    continue;
+                }
+                tries += 1;
+                match check(trio, &program)? {
+                    // What stands in this place now is tried next.
+                    Verdict::Different(difference) => smallest = *difference,
+                    Verdict::Equal(_) | Verdict::Skipped(_) => at += 1,
+                }
             }
         }
-        break;
+        if smallest.program == before {
+            return Ok(smallest);
+        }
     }
-    Ok(smallest)
-}
-
-/// All programs that are one step smaller, the much smaller ones first: an operation is gone, or in its place stands what was
-/// inside it, or its time is short.
-fn smaller(program: &Program) -> Vec<Program> {
-    let mut count = 0;
-    walk(&mut program.body.clone(), &mut |_, _| count += 1);
-    let edits = [Edit::Remove, Edit::Hoist, Edit::Hurry];
-    let all = edits.into_iter().flat_map(|edit| (0..count).map(move |at| (edit, at)));
-    all.filter_map(|(edit, at)| {
-        let mut program = program.clone();
-        edit.apply(&mut program.body, &mut { at }).then_some(program)
-    })
-    .collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::{BoxedStrategy, Union, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use self::Kind::{LocalNursery, Nursery, Scope, Task};
 use crate::program::{Block, Op, Program, ShieldKind, What};
 
 /// What a mix has more of than the others.
@@ -58,7 +59,23 @@ fn strategy(index: u64) -> BoxedStrategy<Program> {
     let op = [3, 4, 5, 6, 7].into_iter().fold(leaf(mix), deeper);
     let block = vec(op, 1..5).boxed();
     // Blocks side by side, so that one that waits for ever does not end the program for all.
-    (vec(late(block.clone()), 0..4), block).prop_map(|(children, main)| bind(side_by_side(children, main))).boxed()
+    let children = (vec(late(block.clone()), 0..4), vec(meddler(mix), 0..3));
+    (children, block).prop_map(|((children, meddlers), main)| bind(side_by_side(children, meddlers, main))).boxed()
+}
+
+/// A block that asks this and that of others while they run.
+fn meddler(mix: Mix) -> BoxedStrategy<Block> {
+    // So that it is rarely what is around.
+    let target = || 600..1_000_u32;
+    let request = prop_oneof![
+        2 => target().prop_map(|target| What::Cancel { target }),
+        4 => (target(), any::<bool>()).prop_map(|(target, on)| What::Shield { target, on }),
+        2 => (target(), proptest::option::weighted(0.8, ms(mix))).prop_map(|(target, ms)| What::Deadline { target, ms }),
+        1 => target().prop_map(|target| What::Peek { target }),
+    ];
+    vec((1..MS_MAX / 3, request), 1..6)
+        .prop_map(|all| all.into_iter().flat_map(|(ms, what)| [op(What::Sleep { ms }), op(what)]).collect())
+        .boxed()
 }
 
 /// A block that mostly begins with a sleep: what begins at one instant is mostly a race.
@@ -69,12 +86,14 @@ fn late(block: BoxedStrategy<Block>) -> BoxedStrategy<Block> {
         .boxed()
 }
 
-fn side_by_side(children: Vec<Block>, main: Block) -> Block {
-    if children.is_empty() {
+/// Those that meddle are shielded, and so there to the end.
+fn side_by_side(children: Vec<Block>, meddlers: Vec<Block>, main: Block) -> Block {
+    if children.is_empty() && meddlers.is_empty() {
         return main;
     }
-    let child = |body| op(What::Spawn { nursery: 0, shield: false, body });
-    let body = children.into_iter().map(child).chain(main).collect();
+    let child = |shield| move |body| op(What::Spawn { nursery: 0, shield, body });
+    let body =
+        children.into_iter().map(child(false)).chain(meddlers.into_iter().map(child(true))).chain(main).collect();
     vec![op(What::Nursery { timeout: None, shield: false, local: false, body })]
 }
 
@@ -129,19 +148,24 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
         Just(ShieldKind::Scope)
     ];
     let rarely = || proptest::bool::weighted(0.15);
+    // At a time of the program, or so long after the beginning.
+    let limit =
+        (proptest::bool::weighted(0.2), timeout()).prop_map(|(is_at, ms)| if is_at { (ms, None) } else { (None, ms) });
     let regions: Vec<(u32, BoxedStrategy<What>)> = vec![
         (
             mix.regions,
-            (timeout(), rarely(), one())
-                .prop_map(|(timeout, shield, body)| What::Scope { timeout, shield, body })
+            (limit, rarely(), one())
+                .prop_map(|((deadline, timeout), shield, body)| What::Scope { deadline, timeout, shield, body })
                 .boxed(),
         ),
         (1, (ms(mix), one()).prop_map(|(timeout, body)| What::FailAfter { timeout, body }).boxed()),
+        (1, (ms(mix), one()).prop_map(|(timeout, body)| What::MoveOnAfter { timeout, body }).boxed()),
         (mix.shields, (kind, one()).prop_map(|(kind, body)| What::Shielded { kind, body }).boxed()),
         (
             mix.shields.div_ceil(2),
             three().prop_map(|(before, exposed, after)| What::ShieldWith { before, exposed, after }).boxed(),
         ),
+        (mix.shields, (timeout(), one(), one()).prop_map(covered).boxed()),
         (2 * mix.failures, one().prop_map(|body| What::Try { body }).boxed()),
         (1, one().prop_map(|body| What::Catch { body }).boxed()),
         (mix.finalizers, two().prop_map(|(body, then)| What::Finally { body, then }).boxed()),
@@ -172,28 +196,44 @@ fn region(mix: Mix, block: &BoxedStrategy<Block>) -> BoxedStrategy<Op> {
     Union::new_weighted(regions).prop_map(op).boxed()
 }
 
+/// Code that has caught a cancel, raises a shield around itself, and lowers it at its end.
+fn covered((timeout, body, rest): (Option<u64>, Block, Block)) -> What {
+    let shield = |on| op(What::Shield { target: 0, on });
+    let caught = [op(What::Catch { body }), shield(true)];
+    let end = [shield(false), op(What::Checkpoint)];
+    let body = caught.into_iter().chain(rest).chain(end).collect();
+    What::Scope { deadline: None, timeout, shield: false, body }
+}
+
 /// What there is to refer to.
 #[derive(Default)]
 struct Names {
     next: u32,
-    scopes: Vec<u32>,
-    tasks: Vec<u32>,
-    nurseries: Vec<Place>,
+    places: Vec<Place>,
 }
 
+/// What can be named, and what kind it is.
 #[derive(Clone, Copy)]
 struct Place {
     id: u32,
-    local: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Scope,
+    Task,
+    Nursery,
+    LocalNursery,
 }
 
 /// Numbers the operations, and binds each reference.
 fn bind(mut body: Block) -> Program {
     let mut names = Names { next: 1, ..Names::default() };
     number(&mut body, &mut names);
-    if names.nurseries.is_empty() {
+    if !names.places.iter().any(|place| matches!(place.kind, Nursery | LocalNursery)) {
         // Then nothing can be spawned, either.
-        names.tasks.clear();
+        names.places.retain(|place| place.kind != Task);
     }
     resolve(&mut body, &names, &mut Vec::new());
     Program { events: EVENTS, body }
@@ -203,46 +243,43 @@ fn number(block: &mut Block, names: &mut Names) {
     for op in block {
         op.id = names.next;
         names.next += 1;
-        if matches!(op.what, What::Scope { .. }) {
-            names.scopes.push(op.id);
-        }
-        if matches!(op.what, What::Spawn { .. }) {
-            names.tasks.push(op.id);
-        }
-        names.nurseries.extend(place(op));
+        names.places.extend(place(op));
         op.what.blocks().into_iter().for_each(|inner| number(inner, names));
     }
 }
 
 fn place(op: &Op) -> Option<Place> {
-    if let What::Nursery { local, .. } = op.what { Some(Place { id: op.id, local }) } else { None }
+    let kinds = [
+        (matches!(op.what, What::Scope { .. }), Scope),
+        (matches!(op.what, What::Spawn { .. }), Task),
+        (matches!(op.what, What::Nursery { local: false, .. }), Nursery),
+        (matches!(op.what, What::Nursery { local: true, .. }), LocalNursery),
+    ];
+    kinds.into_iter().find_map(|(is_it, kind)| is_it.then_some(Place { id: op.id, kind }))
 }
 
 /// Binds what an operation refers to; false if there is nothing of the kind.
 fn bind_one(what: &mut What, names: &Names, around: &[Place]) -> bool {
-    let nurseries = names.nurseries.iter().map(|place| place.id);
-    let regions: Vec<u32> = names.scopes.iter().copied().chain(nurseries).collect();
     if let What::Peek { target } = what {
-        return pick(&names.scopes, target);
+        return pick(names, around, target, HALF, &[Scope]);
     }
     if let What::Shield { target, .. } | What::Deadline { target, .. } = what {
-        return pick(&regions, target);
+        return pick(names, around, target, HALF, &[Scope, Nursery, LocalNursery]);
     }
     if let What::Cancel { target } = what {
-        let all: Vec<u32> = regions.iter().chain(&names.tasks).copied().collect();
-        return pick(&all, target);
+        return pick(names, around, target, HALF, &[Scope, Nursery, LocalNursery, Task]);
     }
     if let What::Join { task } = what {
-        return pick(&names.tasks, task);
+        return pick(names, &[], task, HALF, &[Task]);
     }
     if let What::Spawn { nursery, shield, .. } = what {
-        let bound = pick_nursery(names, around, nursery, true);
+        let bound = pick(names, around, nursery, MOSTLY, &[Nursery, LocalNursery]);
         // The children of a local nursery have no options.
-        *shield &= !names.nurseries.iter().any(|place| place.local && place.id == *nursery);
+        *shield &= !names.places.iter().any(|place| place.kind == LocalNursery && place.id == *nursery);
         return bound;
     }
     if let What::Start { nursery, .. } = what {
-        return pick_nursery(names, around, nursery, false);
+        return pick(names, around, nursery, MOSTLY, &[Nursery]);
     }
     true
 }
@@ -260,24 +297,27 @@ fn resolve(block: &mut Block, names: &Names, around: &mut Vec<Place>) {
     }
 }
 
-fn pick(from: &[u32], id: &mut u32) -> bool {
-    if from.is_empty() {
+/// Of a thousand references, so many are to the innermost that is around, and, together with those, to any that is around.
+type Reach = (u32, u32);
+const MOSTLY: Reach = (600, 850);
+/// What was only named was mostly not running.
+const HALF: Reach = (200, 600);
+
+/// Binds one reference, by chance to something that is around, in this task or in those that it is nested in.
+fn pick(names: &Names, around: &[Place], id: &mut u32, (innermost, near): Reach, kinds: &[Kind]) -> bool {
+    let allowed = |places: &[Place]| -> Vec<u32> {
+        places.iter().rev().filter(|place| kinds.contains(&place.kind)).map(|place| place.id).collect()
+    };
+    let mut found = allowed(around);
+    if *id < innermost {
+        found.truncate(1);
+    }
+    if *id >= near || found.is_empty() {
+        found = allowed(&names.places);
+    }
+    if found.is_empty() {
         return false;
     }
-    *id = from[*id as usize % from.len()];
+    *id = found[*id as usize % found.len()];
     true
-}
-
-/// Mostly the nursery around, sometimes one further out, rarely any.
-fn pick_nursery(names: &Names, around: &[Place], id: &mut u32, local: bool) -> bool {
-    let allowed = |places: &[Place]| -> Vec<u32> {
-        places.iter().rev().filter(|place| local || !place.local).map(|place| place.id).collect()
-    };
-    let near = allowed(around);
-    let reach = match *id {
-        0..600 => 1,
-        600..850 => near.len(),
-        _ => 0,
-    };
-    pick(&near[..reach.min(near.len())], id) || pick(&allowed(&names.nurseries), id)
 }

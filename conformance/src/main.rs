@@ -1,5 +1,6 @@
 //! Random programs, run by trio and by Testudo, whose traces must be equal.
 
+mod census;
 mod compare;
 mod generate;
 mod program;
@@ -16,7 +17,8 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use crate::compare::{Verdict, check, shrink};
+use crate::census::Census;
+use crate::compare::{Difference, Verdict, check, shrink};
 use crate::program::Program;
 use crate::trio_side::Trio;
 
@@ -38,16 +40,19 @@ struct Args {
     /// Ends the run after so many seconds, however many programs are left.
     #[arg(long, default_value_t = u64::MAX)]
     seconds: u64,
-    /// How many differences end the run.
-    #[arg(long, default_value_t = 1)]
-    differences: u64,
     /// How many threads, each with a Python of its own.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Shows what the programs that were equal did, and how many of them.
+    #[arg(long)]
+    count: bool,
     /// Only these programs, each a line of JSON in a file.
     #[arg(long)]
     replay: Option<PathBuf>,
 }
+
+/// How many differences are made smaller; of the others only the numbers are shown.
+const SHRUNK_MAX: usize = 12;
 
 /// What a run has come to so far.
 #[derive(Default)]
@@ -56,11 +61,21 @@ struct Tally {
     /// In the traces that were equal.
     events: usize,
     skipped: BTreeMap<String, u64>,
-    different: u64,
+    census: Census,
+    /// By the number of the program.
+    different: BTreeMap<u64, Difference>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // A local nursery that is closed panics, and that is the answer to a spawn there.
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_answer = |text: &String| text.starts_with("nursery is closed");
+        if !panic.payload().downcast_ref().is_some_and(is_answer) {
+            shown(panic);
+        }
+    }));
     let result = match &args.replay {
         Some(file) => replay(&args.python, file),
         None => cases(&args.python).and_then(|()| fuzz(&args)),
@@ -103,43 +118,59 @@ fn fuzz(args: &Args) -> Result<(), String> {
         let workers: Vec<_> = (0..args.threads).map(|_| scope.spawn(|| work(args, began, &next, &tally))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread has panicked")?)
     })?;
-    let Tally { equal, events, skipped, different } = tally.into_inner().map_err(|error| error.to_string())?;
+    let Tally { equal, events, skipped, census, different } = tally.into_inner().map_err(|error| error.to_string())?;
     let sum: u64 = skipped.values().sum();
-    println!("{equal} equal ({events} events), {different} different, {sum} skipped, {} s", began.elapsed().as_secs());
+    let (count, seconds) = (different.len(), began.elapsed().as_secs());
+    println!("{equal} equal ({events} events), {count} different, {sum} skipped, {seconds} s");
     for (why, count) in skipped {
         println!("  skipped {count:>6}: {why}");
     }
-    if different > 0 { Err(format!("{different} programs differ")) } else { Ok(()) }
+    if args.count {
+        print!("{census}");
+    }
+    report(args, different)
+}
+
+/// Shows the differences of a run, each as small as it gets, and fails if there are any.
+fn report(args: &Args, different: BTreeMap<u64, Difference>) -> Result<(), String> {
+    if different.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<u64> = different.keys().copied().collect();
+    let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
+    for (index, difference) in different.into_iter().take(SHRUNK_MAX) {
+        let smallest = shrink(&mut trio, difference)?;
+        println!("seed {} program {index} differs, shrunk:\n{smallest}", args.seed);
+    }
+    Err(format!("{} programs of seed {} differ: {numbers:?}", numbers.len(), args.seed))
 }
 
 fn work(args: &Args, began: Instant, next: &AtomicU64, tally: &Mutex<Tally>) -> Result<(), String> {
     let mut trio = Trio::start(&args.python).map_err(|error| error.to_string())?;
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
-        let is_over = || {
-            let enough = tally.lock().is_ok_and(|tally| tally.different >= args.differences);
-            enough || began.elapsed().as_secs() >= args.seconds
-        };
-        if index >= args.first + args.programs || is_over() {
+        if index >= args.first + args.programs || began.elapsed().as_secs() >= args.seconds {
             return Ok(());
         }
         let program = generate::program(args.seed, index)?;
         let verdict =
             check(&mut trio, &program).map_err(|error| format!("seed {} program {index}: {error}", args.seed))?;
-        let verdict = match verdict {
-            Verdict::Different(difference) => Verdict::Different(Box::new(shrink(&mut trio, *difference)?)),
-            Verdict::Equal(_) | Verdict::Skipped(_) => verdict,
-        };
         let mut tally = tally.lock().map_err(|error| error.to_string())?;
         match verdict {
-            Verdict::Equal(events) => {
+            Verdict::Equal(trace) => {
                 tally.equal += 1;
-                tally.events += events;
+                tally.events += trace.events.len();
+                if args.count {
+                    tally.census.add(&program, &trace);
+                }
+                if tally.equal % 5_000 == 0 {
+                    println!("{} are equal, {} s", tally.equal, began.elapsed().as_secs());
+                }
             }
             Verdict::Skipped(why) => *tally.skipped.entry(why).or_default() += 1,
             Verdict::Different(difference) => {
-                tally.different += 1;
-                println!("seed {} program {index} differs, shrunk:\n{difference}", args.seed);
+                println!("seed {} program {index} differs", args.seed);
+                tally.different.insert(index, *difference);
             }
         }
     }

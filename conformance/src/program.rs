@@ -66,11 +66,18 @@ pub(crate) enum What {
     Fail,
     // Regions.
     Scope {
+        /// After the beginning of the program.
+        #[serde(default)]
+        deadline: Option<u64>,
         timeout: Option<u64>,
         shield: bool,
         body: Block,
     },
     FailAfter {
+        timeout: u64,
+        body: Block,
+    },
+    MoveOnAfter {
         timeout: u64,
         body: Block,
     },
@@ -165,6 +172,7 @@ impl What {
             | Self::Fail => Vec::new(),
             Self::Scope { body, .. }
             | Self::FailAfter { body, .. }
+            | Self::MoveOnAfter { body, .. }
             | Self::Shielded { body, .. }
             | Self::Try { body }
             | Self::Catch { body }
@@ -181,13 +189,23 @@ impl What {
 impl What {
     /// Makes a long time short; false if there is none.
     pub(crate) fn hurry(&mut self, short: u64) -> bool {
-        let time =
-            if let Self::Sleep { ms } | Self::FailAfter { timeout: ms, .. } = self { Some(ms) } else { self.timeout() };
+        let time = if let Self::Sleep { ms }
+        | Self::FailAfter { timeout: ms, .. }
+        | Self::MoveOnAfter { timeout: ms, .. } = self
+        {
+            Some(ms)
+        } else {
+            self.timeout()
+        };
         time.filter(|ms| **ms > short).map(|ms| *ms = short).is_some()
     }
 
     fn timeout(&mut self) -> Option<&mut u64> {
-        if let Self::Scope { timeout, .. } | Self::Nursery { timeout, .. } | Self::Deadline { ms: timeout, .. } = self {
+        if let Self::Scope { deadline: timeout @ Some(_), .. }
+        | Self::Scope { timeout, .. }
+        | Self::Nursery { timeout, .. }
+        | Self::Deadline { ms: timeout, .. } = self
+        {
             timeout.as_mut()
         } else {
             None

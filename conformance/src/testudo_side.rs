@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use send_wrapper::SendWrapper;
 use testudo::{
     CancelScope, EffectiveDeadline, Event, FinalizeExt, Nursery, NurseryError, StartError, bracket, catch_cancelled,
-    checkpoint, current_deadline, drain, fail_after, nursery, nursery_local, shield, shield_local, shield_scoped,
-    shield_with,
+    checkpoint, current_deadline, drain, fail_after, move_on_after, nursery, nursery_local, shield, shield_local,
+    shield_scoped, shield_with,
 };
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
@@ -100,6 +100,7 @@ fn run_op(world: &Arc<World>, task: u32, Op { id, what }: Op) -> BoxFuture<'stat
         }
         What::Scope { timeout, body, .. } => Box::pin(at.scope(timeout, body)),
         What::FailAfter { timeout, body } => Box::pin(at.fail_after(timeout, body)),
+        What::MoveOnAfter { timeout, body } => Box::pin(at.move_on_after(timeout, body)),
         What::Shielded { kind, body } => Box::pin(at.shielded(kind, body)),
         What::ShieldWith { before, exposed, after } => Box::pin(at.shield_with(before, exposed, after)),
         What::Try { body } => Box::pin(at.forgive(body)),
@@ -219,10 +220,13 @@ impl At {
         }
         if let What::Shield { target, on } = what {
             world.scope(*target).into_iter().for_each(|scope| scope.set_shielded(*on));
+            self.emit(if *on { "raises" } else { "lowers" });
         }
         if let What::Deadline { target, ms } = what {
             let at = ms.map(|ms| Instant::now() + length(ms));
-            world.active_scope(*target).into_iter().for_each(|scope| scope.set_deadline(at));
+            let active = world.movable_scope(*target);
+            self.emit(if active.is_some() { "moves" } else { "moves nothing" });
+            active.into_iter().for_each(|scope| scope.set_deadline(at));
         }
         if *what == What::Look {
             let text = match current_deadline() {
@@ -283,6 +287,15 @@ impl At {
             }
         }
         Ok(())
+    }
+
+    async fn move_on_after(self, timeout: u64, body: Block) -> Done {
+        let watch = self.watch("unwinds");
+        let Some(done) = move_on_after(length(timeout), self.block(body)).await else {
+            watch.ends(format!("{} caught", self.id));
+            return Ok(());
+        };
+        self.end(watch, done)
     }
 
     async fn shielded(self, kind: ShieldKind, body: Block) -> Done {

@@ -18,7 +18,16 @@ pub(crate) struct Trio {
 #[derive(Serialize)]
 struct Request<'a> {
     program: &'a Program,
-    seeds: u32,
+    care: Care,
+}
+
+/// How hard trio is asked to show another order of what is ready at one instant.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Care {
+    Usual,
+    /// Before a difference counts, so that it is not a race of which trio has shown one end by chance.
+    Sure,
 }
 
 /// What trio makes of a program.
@@ -42,9 +51,9 @@ impl Trio {
         Ok(Self { process, requests, replies })
     }
 
-    /// Runs a program under so many seeds.
-    pub(crate) fn ask(&mut self, program: &Program, seeds: u32) -> std::io::Result<Reply> {
-        let mut line = serde_json::to_string(&Request { program, seeds })?;
+    /// Runs a program under several seeds.
+    pub(crate) fn ask(&mut self, program: &Program, care: Care) -> std::io::Result<Reply> {
+        let mut line = serde_json::to_string(&Request { program, care })?;
         line.push('\n');
         let requests = self.requests.as_mut().expect("it is open until the drop");
         requests.write_all(line.as_bytes())?;

@@ -46,8 +46,8 @@ struct State {
     /// Scopes that have not begun.
     unbound: HashMap<u32, CancelScope>,
     scopes: HashMap<u32, ScopeHandle>,
-    /// Scopes that are running.
-    active: HashSet<u32>,
+    /// Scopes whose deadline can be moved: those that run, and before that, those without a timeout.
+    movable: HashSet<u32>,
     tasks: HashMap<u32, AnyTask>,
     /// Tasks that were cancelled before they were begun.
     doomed: HashSet<u32>,
@@ -93,8 +93,14 @@ impl World {
         let mut state = State { rng: (seed != 0).then(|| fastrand::Rng::with_seed(seed)), ..State::default() };
         let mut done = HashMap::new();
         walk(&mut program.body, &mut |id, what| {
-            if let What::Scope { shield, .. } = what {
-                let scope = CancelScope::new().shielded(*shield);
+            if let What::Scope { deadline, timeout, shield, .. } = what {
+                if timeout.is_none() {
+                    state.movable.insert(id);
+                }
+                let mut scope = CancelScope::new().shielded(*shield);
+                if let Some(ms) = deadline {
+                    scope = scope.deadline(Instant::now() + length(*ms));
+                }
                 state.scopes.insert(id, scope.handle());
                 state.unbound.insert(id, scope);
             }
@@ -189,14 +195,14 @@ impl World {
         self.state().scopes.get(&id).cloned()
     }
 
-    pub(crate) fn active_scope(&self, id: u32) -> Option<ScopeHandle> {
+    pub(crate) fn movable_scope(&self, id: u32) -> Option<ScopeHandle> {
         let state = self.state();
-        state.active.contains(&id).then(|| state.scopes.get(&id).cloned()).flatten()
+        state.movable.contains(&id).then(|| state.scopes.get(&id).cloned()).flatten()
     }
 
     /// A scope is running until the guard goes.
     pub(crate) fn activate(&self, id: u32) -> Active<'_> {
-        self.state().active.insert(id);
+        self.state().movable.insert(id);
         Active { world: self, id }
     }
 
@@ -284,7 +290,7 @@ pub(crate) struct Active<'a> {
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.world.state().active.remove(&self.id);
+        self.world.state().movable.remove(&self.id);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It is to be read as the specification. A *node* is cancelled if it was asked to stop, or if it is not shielded and the node
 //! around it is cancelled. A task is a stack of frames. At a leaf (a sleep, a yield) it looks at its node; cancelled, it unwinds
-//! frame by frame, to whoever takes the cancel. Dropped, its frames go at once, and what is protected goes on elsewhere.
+//! frame by frame, to whoever takes the cancel. Dropped, its frames are gone, but for what is owed: what is protected goes on,
+//! finalizers run, and nurseries wait for their children, in a task of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,106 +20,79 @@ enum Flow {
     Cut,
 }
 
-#[derive(Debug)]
 enum Kind {
     Plain,
-    Shield {
-        dropped: bool,
-    },
-    /// Open: it sees what is outside of this shield.
-    Expose(Option<usize>),
+    Shield,
+    /// It sees what is outside of this shield.
+    Expose(usize),
 }
 
-#[derive(Debug)]
 struct Node {
     parent: Option<usize>,
     kind: Kind,
     asked: bool,
 }
 
-#[derive(Debug)]
+/// What a task is inside of.
+#[derive(PartialEq)]
 enum Frame {
+    /// What is left of a sequence.
     Seq(Vec<P>),
-    Scope(Id, usize),
-    Catch(Id, usize),
-    Shield(Id, usize),
+    Scope(Id),
+    Catch(Id),
+    Shield(Id),
     Nursery(Id),
-    /// A finalizer that has not begun: its body is inside.
-    Clean {
-        id: Id,
-        fin: P,
-        always: bool,
-    },
+    /// Finalizers that have not begun: their body is inside.
+    OnCancel(Id, P),
+    Finally(Id, P),
     /// A finalizer that runs, and what comes after it.
-    Fin(Id, usize, Flow),
-    /// It has not said yet that it runs.
-    Begins(Id),
+    Fin(Id, Flow),
     DropAfter(Id),
+    /// The outermost of what is left of a dropped task: how that has ended is nobody's business.
+    Rest,
 }
 
-#[derive(Debug)]
-struct Nursery {
-    node: usize,
-    /// Children, and what was adopted.
-    live: usize,
-    /// How the body has ended.
-    body: Option<Flow>,
-    failed: bool,
-    panicked: bool,
+/// How a nursery ends; what comes later here outweighs what comes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Done,
+    /// The body was cut off.
+    Cut,
+    Failed,
     /// A cancel from outside has cut off the body or a child.
-    unwinds: bool,
-    at: At,
-}
-
-/// Who waits for a nursery.
-#[derive(Clone, Copy, Debug)]
-enum At {
-    Task(usize),
-    /// Dropped, adopted.
-    Owner(Owner),
-    Over,
-}
-
-/// Who waits for a task or what is left of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    Root,
-    Nursery(Id),
-    /// The finalizer outside of it.
-    Fin(usize),
+    Unwinds,
+    Panicked,
+    /// Nobody is there to be told.
+    Dropped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Ready(Flow),
-    /// In the queue, at a place where it can be cut off when its turn comes.
-    Yielded,
-    /// At a leaf, where it can be cut off.
-    Leaf,
+    /// Where it can be cut off: in a sleep or a yield, by name, or for ever.
+    Leaf(Option<Id>),
+    /// Waits for what lives in the nursery that it is in.
     Joining,
-    /// A finalizer that waits for so many others.
-    Behind(usize),
     Over,
 }
 
-#[derive(Debug)]
 struct Task {
     /// The child that this is, or is left of.
     label: Id,
-    base: usize,
-    stack: Vec<Frame>,
+    /// The nursery that waits for it, or the runner.
+    owner: Option<Id>,
+    /// Each frame with the node that judges what is inside.
+    stack: Vec<(Frame, usize)>,
     state: State,
-    owner: Owner,
-    /// How it has ended.
-    end: Flow,
 }
 
+/// One that comes too late finds nobody with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    Sleep(usize),
+    Sleep(Id),
     Scope(Id),
-    Drop(usize, Id),
-    Inject(usize),
+    Drop(Id),
+    Cut(Cut),
 }
 
 #[derive(Default)]
@@ -128,41 +102,39 @@ struct Model {
     tasks: Vec<Task>,
     ready: VecDeque<usize>,
     timers: BTreeSet<(u64, Timer)>,
-    /// The nodes of scopes and nurseries; a cancel may come before.
-    scopes: BTreeMap<Id, usize>,
+    /// The nodes of scopes, nurseries, shields and children.
+    named: BTreeMap<Id, usize>,
+    /// Scopes that were cancelled before their run.
     asked_early: BTreeSet<Id>,
-    shields: BTreeMap<Id, usize>,
-    children: BTreeMap<Id, usize>,
-    nurseries: BTreeMap<Id, Nursery>,
-    live_at_root: usize,
+    ends: BTreeMap<Id, End>,
     trace: Vec<Event>,
     outcome: Option<(Outcome, u64)>,
+    /// Two timers were due at once, or something gave way while others could run: who comes first is nobody's promise.
     raced: bool,
 }
 
 const MAIN: usize = 0;
+/// The node around whatever was dropped: it is cancelled.
+const GONE: usize = 0;
 
 /// Runs a program with cuts from outside. None if two things are due at the same moment: then the order is nobody's promise.
 pub(crate) fn run(p: &P, cuts: &[(u64, Cut)]) -> Option<Obs> {
     let mut model = Model::default();
+    model.nodes.push(Node { parent: None, kind: Kind::Plain, asked: true });
     let base = model.node(None, Kind::Plain);
     let root = P::Scope(ROOT, None, Box::new(p.clone()));
-    model.live_at_root = 1;
-    model.task(ROOT, base, vec![Frame::Seq(vec![root])], State::Ready(Flow::Go), Owner::Root);
-    model.timers.extend(cuts.iter().enumerate().map(|(n, (at, _))| (*at, Timer::Inject(n))));
+    model.task(ROOT, None, vec![(Frame::Seq(vec![root]), base)], State::Ready(Flow::Go));
+    model.timers.extend(cuts.iter().map(|(at, cut)| (*at, Timer::Cut(*cut))));
     loop {
         while let Some(task) = model.ready.pop_front() {
             model.run(task);
         }
-        let Some((at, timer)) = model.timers.pop_first() else { break };
-        if model.live_at_root == 0 {
-            break; // A cut that comes too late.
-        }
+        let Some((at, timer)) = model.timers.pop_first().filter(|_| !model.is_over()) else { break };
         model.raced |= model.timers.first().is_some_and(|(next, _)| *next == at);
         model.now = at;
-        model.fire(timer, cuts);
+        model.fire(timer);
     }
-    let idle = (model.live_at_root == 0).then_some(model.now);
+    let idle = model.is_over().then_some(model.now);
     let (outcome, ended) = model.outcome.unwrap_or((Outcome::Never, 0));
     (!model.raced).then(|| Obs::new(outcome, ended, idle, model.trace))
 }
@@ -173,18 +145,25 @@ impl Model {
         self.nodes.len() - 1
     }
 
-    fn task(&mut self, label: Id, base: usize, stack: Vec<Frame>, state: State, owner: Owner) -> usize {
-        self.tasks.push(Task { label, base, stack, state, owner, end: Flow::Go });
-        let task = self.tasks.len() - 1;
-        if matches!(state, State::Ready(_) | State::Yielded) {
-            self.ready.push_back(task);
+    fn task(&mut self, label: Id, owner: Option<Id>, stack: Vec<(Frame, usize)>, state: State) {
+        if matches!(state, State::Ready(_)) {
+            self.ready.push_back(self.tasks.len());
         }
-        task
+        self.tasks.push(Task { label, owner, stack, state });
+    }
+
+    fn name(&mut self, id: Id, parent: usize, kind: Kind) -> usize {
+        let node = self.node(Some(parent), kind);
+        self.named.insert(id, node);
+        node
     }
 
     fn log(&mut self, task: usize, id: Id, what: What) {
-        let label = self.tasks[task].label;
-        self.trace.push(Event { at: self.now, task: label, id, what });
+        self.trace.push(Event { at: self.now, task: self.tasks[task].label, id, what });
+    }
+
+    fn is_over(&self) -> bool {
+        self.tasks.iter().all(|task| task.state == State::Over)
     }
 
     // ---------------------------------------------------------------------------- what is cancelled
@@ -192,17 +171,16 @@ impl Model {
     fn is_cancelled(&self, node: usize) -> bool {
         let Node { parent, kind, asked } = &self.nodes[node];
         let above = || parent.is_some_and(|parent| self.is_cancelled(parent));
-        *asked
-            || match kind {
-                Kind::Plain | Kind::Expose(None) => above(),
-                Kind::Shield { .. } => false,
-                Kind::Expose(Some(shield)) => above() || self.is_cancelled_outside(*shield),
-            }
+        match kind {
+            _ if *asked => true,
+            Kind::Plain => above(),
+            Kind::Shield => false,
+            Kind::Expose(shield) => above() || self.is_cancelled_outside(*shield),
+        }
     }
 
     fn is_cancelled_outside(&self, node: usize) -> bool {
-        let dropped = matches!(self.nodes[node].kind, Kind::Shield { dropped: true });
-        dropped || self.nodes[node].parent.is_some_and(|parent| self.is_cancelled(parent))
+        self.nodes[node].parent.is_some_and(|parent| self.is_cancelled(parent))
     }
 
     /// The shields that are closed around a node, the innermost last.
@@ -210,11 +188,20 @@ impl Model {
         let Node { parent, kind, .. } = &self.nodes[node];
         let mut closed = parent.map(|parent| self.closed_around(parent)).unwrap_or_default();
         match kind {
-            Kind::Shield { .. } => closed.push(node),
-            Kind::Expose(Some(_)) => drop(closed.pop()),
-            Kind::Plain | Kind::Expose(None) => {}
+            Kind::Shield => closed.push(node),
+            Kind::Expose(_) => drop(closed.pop()),
+            Kind::Plain => {}
         }
         closed
+    }
+
+    /// The node that judges where a task is.
+    fn here(&self, task: usize) -> usize {
+        self.tasks[task].stack.last().expect("it is inside of something").1
+    }
+
+    fn push(&mut self, task: usize, frame: Frame, node: usize) {
+        self.tasks[task].stack.push((frame, node));
     }
 
     fn ask(&mut self, node: usize) {
@@ -224,16 +211,10 @@ impl Model {
 
     fn cut_leaves(&mut self) {
         for task in 0..self.tasks.len() {
-            if self.tasks[task].state == State::Leaf && self.is_cancelled(self.here(task)) {
-                self.timers.remove(&self.sleep_of(task));
+            if matches!(self.tasks[task].state, State::Leaf(_)) && self.is_cancelled(self.here(task)) {
                 self.wake(task, Flow::Cut);
             }
         }
-    }
-
-    fn sleep_of(&self, task: usize) -> (u64, Timer) {
-        let found = self.timers.iter().find(|(_, timer)| *timer == Timer::Sleep(task));
-        found.copied().unwrap_or((u64::MAX, Timer::Sleep(task)))
     }
 
     fn wake(&mut self, task: usize, flow: Flow) {
@@ -241,86 +222,61 @@ impl Model {
         self.ready.push_back(task);
     }
 
-    /// The node that judges the innermost frame of a task.
-    fn here(&self, task: usize) -> usize {
-        self.node_at(task, self.tasks[task].stack.len())
-    }
-
-    fn node_at(&self, task: usize, depth: usize) -> usize {
-        let node = self.tasks[task].stack[..depth].iter().rev().find_map(|frame| match frame {
-            Frame::Scope(_, node) | Frame::Catch(_, node) | Frame::Shield(_, node) | Frame::Fin(_, node, _) => {
-                Some(*node)
-            }
-            Frame::Nursery(id) => Some(self.nurseries[id].node),
-            Frame::Seq(_) | Frame::Begins(_) | Frame::Clean { .. } | Frame::DropAfter(_) => None,
-        });
-        node.unwrap_or(self.tasks[task].base)
-    }
-
     // ---------------------------------------------------------------------------- running
 
-    fn fire(&mut self, timer: Timer, cuts: &[(u64, Cut)]) {
+    fn fire(&mut self, timer: Timer) {
         match timer {
-            Timer::Sleep(task) => self.wake(task, Flow::Go),
-            Timer::Scope(id) => self.ask(self.scopes[&id]),
-            Timer::Drop(task, id) => {
-                let is_it = |frame: &Frame| matches!(frame, Frame::DropAfter(other) if *other == id);
-                let Some(depth) = self.tasks[task].stack.iter().position(is_it) else { return };
-                self.drop_from(task, depth);
+            Timer::Sleep(id) => {
+                let sleeper = self.tasks.iter().position(|task| task.state == State::Leaf(Some(id)));
+                sleeper.into_iter().for_each(|task| self.wake(task, Flow::Go));
+            }
+            Timer::Scope(id) => self.ask(self.named[&id]),
+            Timer::Drop(id) => {
+                let Some((task, depth)) = self.find(&Frame::DropAfter(id)) else { return };
                 self.log(task, id, What::Dropped);
-                self.tasks[task].state = State::Ready(Flow::Go);
+                self.drop_from(task, depth);
                 // It runs on in the poll that drops; the others have been woken by it.
                 self.ready.push_front(task);
             }
-            Timer::Inject(_) if self.tasks[MAIN].state == State::Over => {}
-            Timer::Inject(n) => match cuts[n].1 {
-                Cut::Cancel => self.ask(self.scopes[&ROOT]),
-                Cut::Drop => {
-                    self.drop_from(MAIN, 0);
-                    self.outcome = Some((Outcome::Dropped, self.now));
-                    self.end(MAIN, Flow::Go);
-                }
-            },
+            Timer::Cut(_) if self.tasks[MAIN].state == State::Over => {}
+            Timer::Cut(Cut::Cancel) => self.ask(self.named[&ROOT]),
+            Timer::Cut(Cut::Drop) => {
+                self.drop_from(MAIN, 0);
+                self.end(MAIN, Flow::Cut);
+            }
         }
     }
 
+    /// The task that has a frame, and where.
+    fn find(&self, frame: &Frame) -> Option<(usize, usize)> {
+        let depth = |task: &Task| task.stack.iter().position(|(other, _)| other == frame);
+        self.tasks.iter().enumerate().find_map(|(number, task)| Some((number, depth(task)?)))
+    }
+
     fn run(&mut self, task: usize) {
-        let mut flow = match self.tasks[task].state {
-            State::Ready(flow) => flow,
-            State::Yielded if self.is_cancelled(self.here(task)) => Flow::Cut,
-            State::Yielded => Flow::Go,
-            State::Leaf | State::Joining | State::Behind(_) | State::Over => return,
-        };
+        let State::Ready(mut flow) = self.tasks[task].state else { unreachable!("it is in the queue") };
         loop {
             let next = match self.tasks[task].stack.last_mut() {
                 None => return self.end(task, flow),
-                Some(Frame::Seq(rest)) if flow == Flow::Go && !rest.is_empty() => {
+                Some((Frame::Seq(rest), _)) if flow == Flow::Go && !rest.is_empty() => {
                     let p = rest.remove(0);
                     self.begin(task, p)
                 }
                 Some(_) => self.leave(task, flow),
             };
-            match next {
-                Some(next) => flow = next,
-                None => return,
-            }
+            let Some(next) = next else { return };
+            flow = next;
         }
     }
 
     /// Waits at a leaf, or is cut off there.
-    fn suspend(&mut self, task: usize, state: State) -> Option<Flow> {
+    fn suspend(&mut self, task: usize, id: Option<Id>) -> Option<Flow> {
         if self.is_cancelled(self.here(task)) {
-            self.races(task);
+            self.raced |= !self.ready.is_empty();
             return Some(Flow::Cut);
         }
-        self.tasks[task].state = state;
+        self.tasks[task].state = State::Leaf(id);
         None
-    }
-
-    /// It gives way, perhaps, at a moment at which others can run: who does so first, and how often, is nobody's promise.
-    fn races(&mut self, task: usize) {
-        let waits = |other: &usize| matches!(self.tasks[*other].state, State::Ready(_) | State::Yielded);
-        self.raced |= self.ready.iter().any(|other| *other != task && waits(other));
     }
 
     /// Begins one part. None if the task waits now.
@@ -330,354 +286,209 @@ impl Model {
             P::Emit(id) => self.log(task, id, What::Emit),
             P::Fail => return Some(Flow::Err),
             P::Panic => return Some(Flow::Panic),
-            P::Never => return self.suspend(task, State::Leaf),
-            P::Sleep(id, ms) => {
-                self.tasks[task].stack.push(Frame::Seq(vec![P::Emit(id)]));
-                let suspended = self.suspend(task, State::Leaf);
-                if suspended.is_none() {
-                    self.timers.insert((self.now + ms, Timer::Sleep(task)));
-                }
-                return suspended;
-            }
+            P::Never => return self.suspend(task, None),
+            P::Sleep(id, ms) => return self.wait(task, id, ms),
             P::Yield(id) => {
-                self.tasks[task].stack.push(Frame::Seq(vec![P::Emit(id)]));
-                self.races(task);
-                self.ready.push_back(task);
-                return self.suspend(task, State::Yielded);
+                self.raced |= !self.ready.is_empty();
+                return self.wait(task, id, 0);
             }
-            P::Seq(parts) => self.tasks[task].stack.push(Frame::Seq(parts)),
-            P::Cancel(id) => match self.scopes.get(&id) {
+            P::Seq(parts) => self.push(task, Frame::Seq(parts), here),
+            P::Cancel(id) | P::CancelChild(id) => match self.named.get(&id) {
                 Some(&node) => self.ask(node),
                 None => drop(self.asked_early.insert(id)),
             },
-            P::CancelChild(id) => {
-                if let Some(&child) = self.children.get(&id) {
-                    self.ask(self.tasks[child].base);
-                }
-            }
             P::Spawn(id, nursery, p) => self.spawn(task, id, nursery, *p),
             region => self.enter(task, here, region),
         }
         Some(Flow::Go)
     }
 
-    /// Enters a region: its frame, and its body above that.
-    fn enter(&mut self, task: usize, here: usize, p: P) {
-        let push = |model: &mut Self, frame, inner| model.tasks[task].stack.extend([frame, Frame::Seq(vec![inner])]);
-        match p {
-            P::Mask(id, p) => {
-                let node = self.node(Some(here), Kind::Shield { dropped: false });
-                self.shields.insert(id, node);
-                self.log(task, id, What::Begun);
-                push(self, Frame::Shield(id, node), *p);
-            }
-            P::Expose(id, shield, p) => {
-                let shield = self.shields.get(&shield).copied();
-                let open = shield.filter(|shield| self.closed_around(here).last() == Some(shield));
-                let node = self.node(Some(here), Kind::Expose(open));
-                push(self, Frame::Catch(id, node), *p);
-            }
-            P::Catch(id, p) => {
-                let node = self.node(Some(here), Kind::Plain);
-                push(self, Frame::Catch(id, node), *p);
-            }
-            P::Scope(id, timeout, p) => {
-                let node = self.node(Some(here), Kind::Plain);
-                self.nodes[node].asked = self.asked_early.contains(&id);
-                self.scopes.insert(id, node);
-                self.timers.extend(timeout.map(|ms| (self.now + ms, Timer::Scope(id))));
-                push(self, Frame::Scope(id, node), *p);
-            }
-            P::OnCancel(id, p, fin) => {
-                self.log(task, id, What::Begun);
-                push(self, Frame::Clean { id, fin: *fin, always: false }, *p);
-            }
-            P::Finally(id, p, fin) => {
-                self.log(task, id, What::Begun);
-                push(self, Frame::Clean { id, fin: *fin, always: true }, *p);
-            }
-            P::DropAfter(id, ms, p) => {
-                self.timers.insert((self.now + ms, Timer::Drop(task, id)));
-                push(self, Frame::DropAfter(id), *p);
-            }
-            P::Nursery(id, p) => {
-                let node = self.node(Some(here), Kind::Plain);
-                self.scopes.insert(id, node);
-                let (failed, panicked, unwinds) = (false, false, false);
-                let nursery = Nursery { node, live: 0, body: None, failed, panicked, unwinds, at: At::Task(task) };
-                self.nurseries.insert(id, nursery);
-                push(self, Frame::Nursery(id), *p);
-            }
-            other => unreachable!("not a region: {other:?}"),
-        }
+    fn wait(&mut self, task: usize, id: Id, ms: u64) -> Option<Flow> {
+        self.push(task, Frame::Seq(vec![P::Emit(id)]), self.here(task));
+        self.timers.insert((self.now + ms, Timer::Sleep(id)));
+        self.suspend(task, Some(id))
     }
 
-    fn spawn(&mut self, task: usize, id: Id, nursery: Id, p: P) {
-        let open = self.nurseries.get_mut(&nursery).filter(|nursery| !matches!(nursery.at, At::Over));
-        let Some(open) = open else { return self.log(task, id, What::Refused) };
-        open.live += 1;
-        let home = open.node;
-        let base = self.node(Some(home), Kind::Plain);
-        let child = self.task(id, base, vec![Frame::Seq(vec![p])], State::Ready(Flow::Go), Owner::Nursery(nursery));
-        self.children.insert(id, child);
+    /// Enters a region: its frame, and its body above that.
+    fn enter(&mut self, task: usize, here: usize, p: P) {
+        let (frame, node, body) = match p {
+            P::Mask(id, p) => (Frame::Shield(id), self.name(id, here, Kind::Shield), p),
+            P::Expose(id, shield, p) => {
+                let shield = self.named.get(&shield).filter(|shield| self.closed_around(here).last() == Some(shield));
+                let kind = shield.map_or(Kind::Plain, |shield| Kind::Expose(*shield));
+                (Frame::Catch(id), self.node(Some(here), kind), p)
+            }
+            P::Catch(id, p) => (Frame::Catch(id), here, p),
+            P::Scope(id, timeout, p) => {
+                self.timers.extend(timeout.map(|ms| (self.now + ms, Timer::Scope(id))));
+                let node = self.name(id, here, Kind::Plain);
+                self.nodes[node].asked = self.asked_early.contains(&id);
+                (Frame::Scope(id), node, p)
+            }
+            P::OnCancel(id, p, fin) => (Frame::OnCancel(id, *fin), here, p),
+            P::Finally(id, p, fin) => (Frame::Finally(id, *fin), here, p),
+            P::DropAfter(id, ms, p) => {
+                self.timers.insert((self.now + ms, Timer::Drop(id)));
+                (Frame::DropAfter(id), here, p)
+            }
+            P::Nursery(id, p) => {
+                self.ends.insert(id, End::Done);
+                (Frame::Nursery(id), self.name(id, here, Kind::Plain), p)
+            }
+            other => unreachable!("not a region: {other:?}"),
+        };
+        if let Frame::Shield(id) | Frame::OnCancel(id, _) | Frame::Finally(id, _) = frame {
+            self.log(task, id, What::Begun);
+        }
+        self.push(task, frame, node);
+        self.push(task, Frame::Seq(vec![*body]), node);
     }
 
     /// Leaves the innermost frame. None if something has to be waited for first.
     fn leave(&mut self, task: usize, flow: Flow) -> Option<Flow> {
-        let frame = self.tasks[task].stack.pop().expect("there is one");
+        let (frame, node) = self.tasks[task].stack.pop().expect("there is one");
         match frame {
-            Frame::Seq(_) => return Some(flow),
-            Frame::Scope(id, node) => {
-                self.timers.retain(|(_, timer)| *timer != Timer::Scope(id));
-                if flow == Flow::Cut && self.is_cancelled_outside(node) {
-                    return Some(flow);
-                }
-                return Some(self.result(task, id, flow));
+            Frame::Scope(_) if flow == Flow::Cut && self.is_cancelled_outside(node) => Some(flow),
+            Frame::DropAfter(_) if flow == Flow::Cut => Some(flow),
+            Frame::Shield(_) if flow == Flow::Cut => unreachable!("what is cancelled inside a shield is taken there"),
+            Frame::Scope(id) | Frame::Catch(id) | Frame::Shield(id) | Frame::DropAfter(id) => {
+                Some(self.result(task, id, flow))
             }
-            Frame::Catch(id, _) => return Some(self.result(task, id, flow)),
-            Frame::Shield(id, _) => {
-                assert_ne!(flow, Flow::Cut, "whatever is cancelled inside a shield is taken there");
-                return Some(self.result(task, id, flow));
+            Frame::OnCancel(..) if flow != Flow::Cut => Some(flow),
+            Frame::OnCancel(id, fin) | Frame::Finally(id, fin) => {
+                self.log(task, id, What::Finalizing);
+                let shield = self.node(Some(node), Kind::Shield);
+                self.push(task, Frame::Fin(id, flow), shield);
+                self.push(task, Frame::Seq(vec![fin]), shield);
+                Some(Flow::Go)
             }
-            Frame::DropAfter(id) => {
-                self.timers.retain(|(_, timer)| *timer != Timer::Drop(task, id));
-                if flow == Flow::Cut {
-                    return Some(flow);
-                }
-                return Some(self.result(task, id, flow));
-            }
-            Frame::Clean { id, fin, always } if always || flow == Flow::Cut => self.finalize(task, id, fin, flow),
-            Frame::Clean { .. } => return Some(flow),
-            Frame::Begins(id) => self.log(task, id, What::Finalizing),
-            Frame::Fin(id, _, then) => {
+            Frame::Fin(id, then) => {
                 self.log(task, id, What::Finalized);
-                return Some(then);
+                Some(then)
             }
+            Frame::Seq(_) => Some(flow),
+            Frame::Rest => Some(Flow::Go),
             Frame::Nursery(id) => {
-                self.end_body(id, flow);
-                self.tasks[task].stack.push(Frame::Nursery(id));
-                self.tasks[task].state = State::Joining;
-                return self.settle(id);
+                self.note(id, flow, End::Cut);
+                if self.lives_in(id) {
+                    self.push(task, Frame::Nursery(id), node);
+                    self.tasks[task].state = State::Joining;
+                    return None;
+                }
+                Some(self.conclude(task, id))
             }
         }
-        Some(Flow::Go)
     }
 
     /// What a region says of its body. A cancel ends here.
     fn result(&mut self, task: usize, id: Id, flow: Flow) -> Flow {
-        match flow {
-            Flow::Panic => return flow,
-            Flow::Cut => self.log(task, id, What::Cut),
-            Flow::Go | Flow::Err => self.log(task, id, What::Done),
+        if flow != Flow::Panic {
+            self.log(task, id, if flow == Flow::Cut { What::Cut } else { What::Done });
         }
         if flow == Flow::Cut { Flow::Go } else { flow }
     }
 
-    fn finalize(&mut self, task: usize, id: Id, fin: P, then: Flow) {
-        let node = self.node(Some(self.here(task)), Kind::Shield { dropped: false });
-        self.tasks[task].stack.extend([Frame::Fin(id, node, then), Frame::Seq(vec![fin]), Frame::Begins(id)]);
-    }
-
     // ---------------------------------------------------------------------------- nurseries
 
-    fn end_body(&mut self, id: Id, flow: Flow) {
-        let node = self.nurseries[&id].node;
-        self.nurseries.get_mut(&id).expect("it is open").body = Some(flow);
-        self.note(id, flow, self.is_cancelled_outside(node));
+    fn lives_in(&self, nursery: Id) -> bool {
+        self.tasks.iter().any(|task| task.owner == Some(nursery) && task.state != State::Over)
     }
 
-    /// The body or a child has ended.
-    fn note(&mut self, id: Id, flow: Flow, outside: bool) {
-        let nursery = self.nurseries.get_mut(&id).expect("it is open");
-        match flow {
-            Flow::Go => {}
-            Flow::Cut => nursery.unwinds |= outside,
-            Flow::Err | Flow::Panic => {
-                nursery.failed = true;
-                nursery.panicked |= flow == Flow::Panic;
-                let node = nursery.node;
-                self.ask(node);
-            }
+    /// A nursery is open for as long as its body runs, or something in it lives.
+    fn spawn(&mut self, task: usize, id: Id, nursery: Id, p: P) {
+        let runs = |(task, depth): (usize, usize)| self.tasks[task].stack.len() > depth + 1;
+        if !self.find(&Frame::Nursery(nursery)).is_some_and(runs) && !self.lives_in(nursery) {
+            return self.log(task, id, What::Refused);
+        }
+        let node = self.name(id, self.named[&nursery], Kind::Plain);
+        self.task(id, Some(nursery), vec![(Frame::Seq(vec![p]), node)], State::Ready(Flow::Go));
+    }
+
+    /// The body or a child has ended; `cut` is what it means that it was cut off from inside.
+    fn note(&mut self, id: Id, flow: Flow, cut: End) {
+        let node = self.named[&id];
+        let end = match flow {
+            Flow::Go => End::Done,
+            Flow::Cut if self.is_cancelled_outside(node) => End::Unwinds,
+            Flow::Cut => cut,
+            Flow::Err => End::Failed,
+            Flow::Panic => End::Panicked,
+        };
+        let worst = self.ends[&id].max(end);
+        self.ends.insert(id, worst);
+        if matches!(flow, Flow::Err | Flow::Panic) {
+            self.ask(node);
         }
     }
 
-    /// If nothing is left in it, the nursery ends. Gives the flow of the task that waits in it.
-    fn settle(&mut self, id: Id) -> Option<Flow> {
-        let nursery = self.nurseries.get_mut(&id).expect("it is known");
-        let (Some(body), 0) = (nursery.body, nursery.live) else { return None };
-        let at = std::mem::replace(&mut nursery.at, At::Over);
-        let (panicked, unwinds, failed) = (nursery.panicked, nursery.unwinds, nursery.failed);
-        match at {
-            At::Over => None,
-            At::Owner(owner) => {
-                self.release(owner);
-                None
-            }
-            At::Task(task) => {
-                self.tasks[task].stack.pop();
-                let what = match (panicked, unwinds) {
-                    (true, _) => return Some(Flow::Panic),
-                    (false, true) => return Some(Flow::Cut),
-                    (false, false) if failed => What::Failed,
-                    (false, false) if body == Flow::Cut => What::Cut,
-                    (false, false) => What::Done,
-                };
-                self.log(task, id, what);
-                Some(Flow::Go)
-            }
+    /// Nothing is left in a nursery.
+    fn conclude(&mut self, task: usize, id: Id) -> Flow {
+        match self.ends[&id] {
+            End::Dropped => {}
+            End::Panicked => return Flow::Panic,
+            End::Unwinds => return Flow::Cut,
+            End::Failed => self.log(task, id, What::Failed),
+            End::Cut => self.log(task, id, What::Cut),
+            End::Done => self.log(task, id, What::Done),
         }
+        Flow::Go
     }
 
     /// A task has ended.
     fn end(&mut self, task: usize, flow: Flow) {
-        let Task { owner, base, .. } = self.tasks[task];
         self.tasks[task].state = State::Over;
-        self.tasks[task].end = flow;
-        if task == MAIN && self.outcome.is_none() {
+        if task == MAIN {
             let outcome = match flow {
                 Flow::Go => Outcome::Ok,
                 Flow::Err => Outcome::Err,
                 Flow::Panic => Outcome::Panicked,
-                Flow::Cut => unreachable!("the scope around it takes the cancel"),
+                // A cancel is taken by the scope around it.
+                Flow::Cut => Outcome::Dropped,
             };
             self.outcome = Some((outcome, self.now));
         }
-        if let (Owner::Nursery(id), true) = (owner, self.children.values().any(|child| *child == task)) {
-            let home = self.nurseries[&id].node;
-            let outside = self.is_cancelled(home) && self.is_cancelled_outside(home);
-            debug_assert!(flow != Flow::Cut || self.is_cancelled(base), "nobody cuts off what is not cancelled");
-            self.note(id, flow, outside);
-        }
-        self.release(owner);
-    }
-
-    /// Something that an owner waits for is over.
-    fn release(&mut self, owner: Owner) {
-        match owner {
-            Owner::Root => self.live_at_root -= 1,
-            Owner::Nursery(id) => {
-                let nursery = self.nurseries.get_mut(&id).expect("it is open");
-                nursery.live -= 1;
-                let at = nursery.at;
-                if let (Some(flow), At::Task(task)) = (self.settle(id), at) {
-                    self.wake(task, flow);
-                }
-            }
-            Owner::Fin(task) => {
-                let State::Behind(count) = self.tasks[task].state else { unreachable!("it waits") };
-                match count {
-                    1 => self.wake(task, Flow::Go),
-                    _ => self.tasks[task].state = State::Behind(count - 1),
-                }
-            }
+        let Some(id) = self.tasks[task].owner else { return };
+        self.note(id, flow, End::Done);
+        let (joiner, depth) = self.find(&Frame::Nursery(id)).expect("it waits");
+        let Task { stack, state, .. } = &self.tasks[joiner];
+        if *state == State::Joining && stack.len() == depth + 1 && !self.lives_in(id) {
+            self.wake(joiner, Flow::Go);
         }
     }
 
     // ---------------------------------------------------------------------------- drops
 
-    /// Drops the frames of a task from `depth` on. What is protected goes on: a shield, or a finalizer that runs, with all that is
-    /// inside it; then the finalizers around it, from the inside outwards; and the children of nurseries, cancelled.
+    /// Drops the frames of a task from `depth` on. What is owed goes on in a task of its own: a shield, or a finalizer that runs, with
+    /// all that is inside it; then the finalizers around it, from the inside outwards; and the nurseries, cancelled.
     fn drop_from(&mut self, task: usize, depth: usize) {
-        let owner = self.owner_at(task, depth);
-        let (label, base) = (self.tasks[task].label, self.tasks[task].base);
+        let Task { label, owner, state, .. } = self.tasks[task];
+        self.tasks[task].state = State::Ready(Flow::Go);
         let mut frames = self.tasks[task].stack.split_off(depth);
-        let protected = frames.iter().position(|frame| matches!(frame, Frame::Shield(..) | Frame::Fin(..)));
-        // Each is a task or a nursery, and has nobody yet who waits for it.
-        let mut rests: Vec<Rest> = Vec::new();
-        if let Some(at) = protected {
-            let inner = frames.split_off(at);
-            rests.push(Rest::Task(self.go_on(task, label, inner)));
+        let is_protected = |(frame, _): &(Frame, usize)| matches!(frame, Frame::Shield(_) | Frame::Fin(..));
+        let protected = frames.split_off(frames.iter().position(is_protected).unwrap_or(frames.len()));
+        if let Some((_, shield)) = protected.first() {
+            self.nodes[*shield].parent = Some(GONE);
         }
-        for frame in &frames {
-            let (Frame::Scope(id, _) | Frame::DropAfter(id)) = frame else { continue };
-            self.timers.retain(|(_, timer)| *timer != Timer::Scope(*id) && *timer != Timer::Drop(task, *id));
-        }
-        self.timers.retain(|(_, timer)| *timer != Timer::Sleep(task));
-        for frame in frames.into_iter().rev() {
+        let state = if protected.is_empty() { State::Ready(Flow::Go) } else { state };
+        let mut rest = vec![(Frame::Rest, GONE)];
+        for (frame, node) in frames {
             match frame {
-                Frame::Clean { id, fin, .. } => {
-                    let node = self.node(Some(base), Kind::Shield { dropped: true });
-                    let stack = vec![Frame::Fin(id, node, Flow::Go), Frame::Seq(vec![fin]), Frame::Begins(id)];
-                    let finalizer = self.task(label, base, stack, State::Behind(rests.len()), Owner::Root);
-                    rests.iter().for_each(|rest| self.owned(*rest, Owner::Fin(finalizer)));
-                    if rests.is_empty() {
-                        self.wake(finalizer, Flow::Go);
-                    }
-                    rests = vec![Rest::Task(finalizer)];
-                }
+                Frame::OnCancel(id, fin) | Frame::Finally(id, fin) => rest.push((Frame::Finally(id, fin), node)),
                 Frame::Nursery(id) => {
-                    rests.iter().for_each(|rest| self.owned(*rest, Owner::Nursery(id)));
-                    let nursery = self.nurseries.get_mut(&id).expect("it is open");
-                    nursery.body = Some(Flow::Cut);
-                    let (node, empty) = (nursery.node, nursery.live == 0);
-                    if empty {
-                        nursery.at = At::Over;
-                        rests = vec![];
-                    } else {
-                        rests = vec![Rest::Nursery(id)];
-                    }
-                    self.ask(node);
+                    self.ends.insert(id, End::Dropped);
+                    self.nodes[node].asked = true;
+                    rest.push((frame, node));
                 }
-                Frame::Seq(_) | Frame::Begins(_) | Frame::Scope(..) | Frame::Catch(..) | Frame::DropAfter(_) => {}
-                Frame::Shield(..) | Frame::Fin(..) => unreachable!("they are in the protected part"),
+                Frame::Seq(_) | Frame::Scope(_) | Frame::Catch(_) | Frame::DropAfter(_) | Frame::Rest => {}
+                Frame::Shield(_) | Frame::Fin(..) => unreachable!("they are in the protected part"),
             }
         }
-        rests.iter().for_each(|rest| self.owned(*rest, owner));
+        rest.extend(protected);
+        if rest.len() > 1 {
+            let nursery = |(frame, _): &(Frame, usize)| if let Frame::Nursery(id) = frame { Some(*id) } else { None };
+            let nearest = self.tasks[task].stack.iter().rev().find_map(nursery);
+            self.task(label, nearest.or(owner), rest, state);
+        }
         self.cut_leaves();
     }
-
-    /// The protected part of a dropped task, as a task of its own.
-    fn go_on(&mut self, task: usize, label: Id, inner: Vec<Frame>) -> usize {
-        let Task { base, state, .. } = self.tasks[task];
-        let rescued = self.task(label, base, inner, state, Owner::Root);
-        let mut moved = vec![(Timer::Sleep(task), Timer::Sleep(rescued))];
-        for frame in &self.tasks[rescued].stack {
-            match frame {
-                Frame::DropAfter(id) => moved.push((Timer::Drop(task, *id), Timer::Drop(rescued, *id))),
-                Frame::Nursery(id) => self.nurseries.get_mut(id).expect("it is open").at = At::Task(rescued),
-                _ => {}
-            }
-        }
-        if let Some(Frame::Shield(_, node) | Frame::Fin(_, node, _)) = self.tasks[rescued].stack.first() {
-            self.nodes[*node].kind = Kind::Shield { dropped: true };
-        }
-        let renamed = |timer| moved.iter().find(|(old, _)| *old == timer).map_or(timer, |(_, new)| *new);
-        self.timers = self.timers.iter().map(|(at, timer)| (*at, renamed(*timer))).collect();
-        rescued
-    }
-
-    fn owned(&mut self, rest: Rest, owner: Owner) {
-        match rest {
-            Rest::Task(task) => self.tasks[task].owner = owner,
-            Rest::Nursery(id) => {
-                self.nurseries.get_mut(&id).expect("it is open").at = At::Owner(owner);
-            }
-        }
-        match owner {
-            Owner::Root => self.live_at_root += 1,
-            Owner::Nursery(id) => self.nurseries.get_mut(&id).expect("it is open").live += 1,
-            Owner::Fin(_) => {}
-        }
-    }
-
-    /// The nearest nursery around a place.
-    fn owner_at(&self, task: usize, depth: usize) -> Owner {
-        let around = self.tasks[task].stack[..depth].iter().rev().find_map(|frame| match frame {
-            Frame::Nursery(id) => Some(Owner::Nursery(*id)),
-            _ => None,
-        });
-        let outer = |mut owner| {
-            while let Owner::Fin(task) = owner {
-                owner = self.tasks[task].owner;
-            }
-            owner
-        };
-        around.unwrap_or_else(|| outer(self.tasks[task].owner))
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Rest {
-    Task(usize),
-    Nursery(Id),
 }
