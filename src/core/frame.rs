@@ -31,7 +31,8 @@ pub(crate) struct Frame<H> {
     /// Written by the poller, when the future of the frame has moved.
     owned: AtomicBool,
     /// Who this is, if the frame is that of a whole task.
-    task: Option<TaskInfo>,
+    /// Apart, because few frames are tasks that have one.
+    task: Option<Box<TaskInfo>>,
     epoch: AtomicUsize,
     armed: AtomicBool,
     state: Mutex<State>,
@@ -131,7 +132,7 @@ impl<H> Frame<H> {
         Self {
             under,
             owned: AtomicBool::new(owned),
-            task,
+            task: task.map(Box::new),
             epoch: AtomicUsize::new(0),
             armed: AtomicBool::new(false),
             state: Mutex::new(State::default()),
@@ -176,7 +177,7 @@ impl<H> Frame<H> {
 
     /// Cancels the task of this frame alone, with everything opened in it. False if it had ended.
     pub(crate) fn cancel_task(self: &Arc<Self>, cause: impl FnOnce() -> Cause) -> bool {
-        let Some(task) = self.task.as_ref().filter(|task| !task.has_ended()) else { return false };
+        let Some(task) = self.task().filter(|task| !task.has_ended()) else { return false };
         self.branch().cancel(cause());
         if task.has_ended_by_now() {
             // Its end may not have found the node.
@@ -189,7 +190,7 @@ impl<H> Frame<H> {
     /// The end of the task of this frame. True if its handle is gone, as [`TaskInfo::end`].
     pub(crate) fn end_task(&self) -> bool {
         // First the mark: whoever gives the task a node meanwhile sees it, or we see the node.
-        let unseen = self.task.as_ref().is_some_and(TaskInfo::end);
+        let unseen = self.task().is_some_and(TaskInfo::end);
         self.close_task();
         unseen
     }
@@ -218,7 +219,7 @@ impl<H> Frame<H> {
     }
 
     pub(crate) fn task(&self) -> Option<&TaskInfo> {
-        self.task.as_ref()
+        self.task.as_deref()
     }
 
     pub(crate) fn is_owned(&self) -> bool {
