@@ -1,14 +1,21 @@
 //! What no other test has seen when a line of the library was changed.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use testudo::{CancelScope, shield};
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use testudo::{CancelScope, Runner, drain, dump, nursery, shield};
+use tokio::sync::oneshot;
+use tokio::task::coop::{has_budget_remaining, poll_proceed};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use crate::support::S;
+use crate::support::{Count, S, blow_up, is_pending, plain_task};
 
 struct Silent;
 
@@ -53,4 +60,146 @@ async fn shield_holds_its_scope_if_it_is_polled_some_turns_after_the_cancel() {
     let (result, ()) = tokio::join!(scope.run(body), cancel);
     assert!(result.is_ok(), "it was cut off after {:?}", start.elapsed());
     assert_eq!(start.elapsed(), S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_was_un_cancelled_hears_of_the_next_cancel() {
+    let began = Instant::now();
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let end = outer.run(nursery(|n| async move {
+        let scope = n.scope();
+        n.spawn(async { Ok::<_, Infallible>(sleep(5 * S).await) });
+        yield_now().await;
+        handle.cancel("outside");
+        scope.set_shielded(true);
+        sleep(S).await;
+        scope.set_shielded(false);
+        Ok(())
+    }));
+    assert!(end.await.is_err());
+    assert_eq!(began.elapsed(), S);
+}
+
+/// It ends at once, and panics when it is dropped.
+struct Bomb;
+
+impl Future for Bomb {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        blow_up("in a destructor");
+    }
+}
+
+#[testudo::test(start_paused = true)]
+async fn panic_in_the_destructor_of_what_has_ended_is_not_lost() {
+    let end = AssertUnwindSafe(CancelScope::new().run(Bomb)).catch_unwind().await;
+    assert!(end.is_err());
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_that_is_dropped_lets_go_of_the_waker_of_its_branch() {
+    let bell = Arc::new(Silent);
+    let waker = Waker::from(Arc::clone(&bell));
+    let run = CancelScope::new().run(async {
+        let mut inner = Box::pin(CancelScope::new().run(pending::<()>()));
+        assert!(inner.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(Arc::strong_count(&bell) > 2, "it waits");
+        drop(inner);
+        assert_eq!(Arc::strong_count(&bell), 2);
+    });
+    assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn shield_that_moves_to_another_set_of_its_scope_holds_it_still() {
+    let (scope, start) = (CancelScope::new(), Instant::now());
+    let handle = scope.handle();
+    let body = async {
+        let mut first = FuturesUnordered::from_iter([Box::pin(shield(sleep(5 * S)))]);
+        assert!(is_pending(pin!(first.next())).await);
+        let mut second: FuturesUnordered<_> = first.into_iter().collect();
+        second.next().await
+    };
+    let cancel = async {
+        sleep(S).await;
+        handle.cancel("test");
+    };
+    let (result, ()) = tokio::join!(scope.run(body), cancel);
+    assert!(result.is_ok(), "it was cut off after {:?}", start.elapsed());
+    assert_eq!(start.elapsed(), 5 * S);
+}
+
+#[test]
+fn shield_in_a_scope_that_has_moved_to_a_plain_task_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().current_thread().signals(false).reporter(None).run(async move {
+        let ((go, going), (begin, begun)) = (oneshot::channel(), oneshot::channel());
+        let mut scope = Box::pin(CancelScope::new().run(async move {
+            going.await.unwrap();
+            let work = async move {
+                begin.send(()).unwrap();
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                count.add();
+            };
+            shield(work).await;
+        }));
+        assert!(is_pending(scope.as_mut()).await);
+        go.send(()).unwrap();
+        drop(plain_task(scope));
+        begun.await.unwrap();
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+/// Polls a future when all of the turn is used up.
+async fn starved<F: Future>(fut: F) -> F::Output {
+    let (mut fut, mut turns) = (pin!(fut), 0);
+    poll_fn(|cx| {
+        turns += 1;
+        assert!(turns < 1000, "it goes on and on");
+        while has_budget_remaining() {
+            match poll_proceed(cx) {
+                Poll::Ready(turn) => turn.made_progress(),
+                Poll::Pending => break,
+            }
+        }
+        fut.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[testudo::test(start_paused = true)]
+async fn cancelled_scope_with_a_hold_that_is_not_polled_ends_though_nothing_of_the_turn_is_left_for_it() {
+    let scope = CancelScope::new();
+    scope.handle().cancel("before");
+    let end = scope.run(async {
+        let mut kept = pin!(shield(sleep(S)));
+        assert!(is_pending(kept.as_mut()).await);
+        pending::<()>().await;
+    });
+    assert!(starved(end).await.is_err());
+    drop(drain(100 * S).await);
+}
+
+#[testudo::test(start_paused = true)]
+async fn dump_says_what_a_task_says_of_itself() {
+    let run = nursery(|n| async move {
+        n.task().name("mail").status(|| "3 of 7".to_owned()).spawn(async { Ok::<_, Infallible>(yield_now().await) });
+        let text = dump().to_string();
+        assert!(text.contains("mail [3 of 7] at "), "{text}");
+        Ok(())
+    });
+    assert!(run.await.is_ok());
 }

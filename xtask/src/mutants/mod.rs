@@ -47,28 +47,31 @@ pub(crate) fn mutants(options: &[&str]) -> Result {
     let mut known = Known::load(target("mutants/known.jsonl"), again == ["--again"])?;
     run(PLAIN, &mutants, &mut known, |mutant, known| known.fate(mutant).is_none_or(|fate| fate == Fate::Alive))?;
     // A model takes long, and the other tests see nearly all.
-    let alive = |mutant: &Mutant, known: &Known| {
-        mutant.file.starts_with("src/core/") && known.fate(mutant) == Some(Fate::Alive)
-    };
-    run(LOOM, &mutants, &mut known, alive)?;
+    let core: Vec<Mutant> = mutants.iter().filter(|mutant| mutant.file.starts_with("src/core/")).cloned().collect();
+    run(LOOM, &core, &mut known, |mutant, known| known.fate(mutant) == Some(Fate::Alive))?;
     table::report(&mutants, &known, &fs::read_to_string(root().join("tests/mutants.md"))?)
 }
 
 /// Builds a copy of one kind and runs its tests against those changes that are chosen.
 fn run(kind: Kind, mutants: &[Mutant], known: &mut Known, is_chosen: impl Fn(&Mutant, &Known) -> bool) -> Result {
-    let chosen: Vec<Mutant> = mutants.iter().filter(|mutant| is_chosen(mutant, known)).cloned().collect();
-    if chosen.is_empty() {
+    if !mutants.iter().any(|mutant| is_chosen(mutant, known)) {
         return Ok(());
     }
-    let built = build::build(kind, &chosen)?;
-    let find = |id: usize| chosen.iter().find(|mutant| mutant.change.id == id).expect("only these were built");
+    // Also those whose end is known: so the copy is the same the next time.
+    let is_viable = |mutant: &&Mutant| !matches!(known.fate(mutant), Some(Fate::Unviable | Fate::Constant));
+    let viable: Vec<Mutant> = mutants.iter().filter(is_viable).cloned().collect();
+    let built = build::build(kind, &viable)?;
+    let find = |id: usize| viable.iter().find(|mutant| mutant.change.id == id).expect("only these were built");
     // What only the models do not compile is still alive.
     if kind.name == PLAIN.name {
         built.unviable.iter().try_for_each(|&id| known.add(find(id), Fate::Unviable, ""))?;
         built.constant.iter().try_for_each(|&id| known.add(find(id), Fate::Constant, ""))?;
     }
-    let is_built = |id: &usize| !built.unviable.contains(id) && !built.constant.contains(id);
-    let ids: Vec<usize> = chosen.iter().map(|mutant| mutant.change.id).filter(is_built).collect();
+    let is_left = |mutant: &&Mutant| {
+        let id = mutant.change.id;
+        !built.unviable.contains(&id) && !built.constant.contains(&id) && is_chosen(mutant, known)
+    };
+    let ids: Vec<usize> = viable.iter().filter(is_left).map(|mutant| mutant.change.id).collect();
     let tests = trial::measure(&built)?;
     println!("{} tests against {} changes", tests.len(), ids.len());
     let known = std::sync::Mutex::new(known);
@@ -109,6 +112,8 @@ fn list() -> Result<Vec<Mutant>> {
         }
         mutants.push(mutant);
     }
+    // What all else stands on comes first.
+    mutants.sort_by_key(|mutant| !mutant.file.starts_with("src/core/"));
     Ok(mutants)
 }
 
