@@ -6,14 +6,15 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use testudo::{CancelScope, Runner, drain, dump, nursery, shield};
+use testudo::{CancelScope, Runner, drain, dump, is_cancelled, nursery, shield};
 use tokio::sync::oneshot;
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Count, S, blow_up, is_pending, plain_task};
 
@@ -202,4 +203,114 @@ async fn dump_says_what_a_task_says_of_itself() {
         Ok(())
     });
     assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn cancel_is_seen_through_a_scope_in_its_first_poll_but_not_through_a_shield() {
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let end = scope.run(async {
+        let seen = CancelScope::new().run(async {
+            handle.cancel("now");
+            is_cancelled()
+        });
+        assert_eq!(seen.await.ok(), Some(true));
+        assert!(!shield(async { is_cancelled() }).await);
+    });
+    assert!(end.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_with_a_cause_of_its_own_takes_none_from_what_is_around_it() {
+    let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    let (outside, own) = (outer.handle(), inner.handle());
+    let end = outer.run(inner.run(async {
+        own.cancel("own");
+        outside.cancel("outside");
+        own.causes().iter().map(|cause| cause.reason().map(str::to_owned)).collect::<Vec<_>>()
+    }));
+    let causes = end.await.ok().and_then(Result::ok);
+    assert_eq!(causes, Some(vec![Some("own".to_owned())]));
+}
+
+#[testudo::test(start_paused = true)]
+async fn who_waits_for_the_cancel_of_a_scope_is_woken_when_it_is_entered_where_all_is_cancelled() {
+    let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    let handle = inner.handle();
+    outer.handle().cancel("before");
+    let run = nursery(|n| async move {
+        let waiting = n.spawn(async move { Ok::<_, Infallible>(handle.cancelled().await) });
+        yield_now().await;
+        drop(outer.run(inner.run(pending::<()>())).await);
+        assert!(timeout(S, waiting).await.is_ok(), "a wake was lost");
+        Ok(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[test]
+fn shield_in_a_child_of_a_plain_task_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().current_thread().signals(false).reporter(None).run(async move {
+        let (begin, begun) = oneshot::channel();
+        drop(plain_task(nursery(|n| async move {
+            n.spawn(shield(async move {
+                begin.send(()).unwrap();
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                count.add();
+                Ok::<_, Infallible>(())
+            }));
+            Ok(())
+        })));
+        begun.await.unwrap();
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+#[test]
+fn shield_that_tells_of_itself_in_its_first_poll_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().signals(false).reporter(None).run(async move {
+        let ((begin, begun), (main, end_of_main)) = (oneshot::channel(), std::sync::mpsc::channel::<()>());
+        drop(plain_task(shield(async move {
+            begin.send(()).unwrap();
+            assert!(end_of_main.recv().is_err());
+            yield_now().await;
+            count.add();
+        })));
+        begun.await.unwrap();
+        drop(main);
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_whose_time_is_over_when_it_begins_is_cancelled_in_its_first_poll() {
+    assert_eq!(CancelScope::new().timeout(Duration::ZERO).run(async { is_cancelled() }).await.ok(), Some(true));
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_that_is_opened_in_a_cancelled_one_is_cut_at_its_first_suspension() {
+    let (scope, polls) = (CancelScope::new(), Count::default());
+    scope.handle().cancel("before");
+    let body = poll_fn(|_| {
+        polls.add();
+        Poll::<()>::Pending
+    });
+    assert!(scope.run(CancelScope::new().run(body)).await.is_err());
+    assert_eq!(polls.get(), 1);
+}
+
+#[test]
+fn handle_says_whether_the_shield_is_up() {
+    let handle = CancelScope::new().handle();
+    assert!(!handle.is_shielded());
+    handle.set_shielded(true);
+    assert!(handle.is_shielded());
 }

@@ -9,7 +9,7 @@ use std::{env, fs};
 use serde_json::Value;
 
 use super::Mutant;
-use super::rewrite::{blamed, rewrite};
+use super::rewrite::{Blame, blamed, rewrite};
 use crate::{Result, root, shown, target};
 
 /// How a copy is built.
@@ -55,13 +55,13 @@ pub(super) fn build(kind: Kind, mutants: &[Mutant]) -> Result<Built> {
             built.programs = messages.iter().filter_map(program).collect();
             return Ok(built);
         }
-        let guilty: BTreeSet<usize> = errors.iter().flat_map(|error| spans(&error["message"], &texts)).collect();
-        println!("{} of the changes do not compile", guilty.len());
-        if guilty.is_empty() {
+        let found: BTreeSet<usize> = errors.iter().flat_map(|error| guilty(&error["message"], &texts)).collect();
+        println!("{} of the changes do not compile", found.len());
+        if found.is_empty() {
             let text: String = errors.iter().filter_map(|error| error["message"]["rendered"].as_str()).collect();
             return Err(format!("{text}\nno change is to blame for this").into());
         }
-        built.unviable.extend(guilty);
+        built.unviable.extend(found);
     }
     Err(format!("there are still errors after {ROUNDS} rounds").into())
 }
@@ -125,14 +125,19 @@ fn program(message: &Value) -> Option<Program> {
     (message["profile"]["test"] == true).then(|| Program { name: name.into(), path: path.into() })
 }
 
-/// The changes in the places that an error names: the first choice are those of its main place.
-fn spans(error: &Value, texts: &BTreeMap<String, String>) -> BTreeSet<usize> {
-    let blame = |span: &Value| -> Option<BTreeSet<usize>> {
+/// The changes that an error is due to: those at its main place; else those at the other places that it names, as where two ways have
+/// not the same type; else those that its main place chooses from.
+fn guilty(error: &Value, texts: &BTreeMap<String, String>) -> BTreeSet<usize> {
+    let blame = |span: &Value| -> Option<Blame> {
         let text = texts.get(span["file_name"].as_str()?)?;
         let at = |key: &str| span[key].as_u64().and_then(|at| usize::try_from(at).ok());
         Some(blamed(text, &Range { start: at("byte_start")?, end: at("byte_end")? }))
     };
-    let all = || error["spans"].as_array().into_iter().flatten();
-    let main = all().filter(|span| span["is_primary"] == true).filter_map(blame).flatten().collect::<BTreeSet<_>>();
-    if main.is_empty() { all().filter_map(blame).flatten().collect() } else { main }
+    let (main, others): (Vec<_>, Vec<_>) =
+        error["spans"].as_array().into_iter().flatten().partition(|span| span["is_primary"] == true);
+    let main: Vec<Blame> = main.into_iter().filter_map(blame).collect();
+    let touched = |blames: &[Blame]| blames.iter().flat_map(|blame| blame.touched.clone()).collect::<BTreeSet<_>>();
+    let others: Vec<Blame> = others.into_iter().filter_map(blame).collect();
+    let asked = main.iter().flat_map(|blame| blame.asked.clone()).collect();
+    [touched(&main), touched(&others), asked].into_iter().find(|ids| !ids.is_empty()).unwrap_or_default()
 }

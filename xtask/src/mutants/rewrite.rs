@@ -121,21 +121,27 @@ fn end(id: usize) -> String {
     format!("/*{id}>*/")
 }
 
-/// The changes that are to blame for an error in a range of a rewritten file: those that it touches; else those that the expression
-/// in which it is chooses from.
-pub(super) fn blamed(text: &str, error: &Range<usize>) -> BTreeSet<usize> {
-    let mut touched = BTreeSet::new();
-    let mut asked = BTreeSet::new();
+/// The changes that an error in a range of a rewritten file may be due to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Blame {
+    /// Those that the range touches.
+    pub(super) touched: BTreeSet<usize>,
+    /// Those that the expression in which it is chooses from.
+    pub(super) asked: BTreeSet<usize>,
+}
+
+pub(super) fn blamed(text: &str, error: &Range<usize>) -> Blame {
+    let mut blame = Blame::default();
     for (at, mark) in text.match_indices("crate::mutant::is(") {
         let digits: String = text[at + mark.len()..].chars().take_while(char::is_ascii_digit).collect();
         let Ok(id) = digits.parse::<usize>() else { continue };
         let Some(to) = text[at..].find(&end(id)).map(|to| at + to) else { continue };
         if at < error.end && error.start < to {
             let inside = text[at..to].find(&begin(id)).is_some_and(|from| error.start >= at + from);
-            (if inside { &mut touched } else { &mut asked }).insert(id);
+            (if inside { &mut blame.touched } else { &mut blame.asked }).insert(id);
         }
     }
-    if touched.is_empty() { asked } else { touched }
+    blame
 }
 
 /// All places of a file whose value may be chosen when the program runs.
@@ -278,8 +284,10 @@ mod tests {
         let text = "fn f() { a && !b }";
         let text = rewrite(text, &[change(text, 1, "&&", "||"), change(text, 2, "!", "")]).unwrap().text;
         let at = |what: &str| text.find(what).map(|at| at..at + 1).unwrap();
-        assert_eq!(blamed(&text, &at("||")), BTreeSet::from([1]));
-        assert_eq!(blamed(&text, &at("b\n/*2>")), BTreeSet::from([2]));
-        assert_eq!(blamed(&text, &at("fn")), BTreeSet::new());
+        assert_eq!(blamed(&text, &at("||")).touched, BTreeSet::from([1]));
+        assert_eq!(blamed(&text, &at("b\n/*2>")).touched, BTreeSet::from([2]));
+        let whole = blamed(&text, &(0..text.len()));
+        assert_eq!((whole.touched, whole.asked), (BTreeSet::new(), BTreeSet::from([1, 2])));
+        assert_eq!(blamed(&text, &at("fn")), Blame::default());
     }
 }

@@ -99,7 +99,12 @@ fn test(program: &Program, name: &str, tree: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -v 8000000; exec \"$0\" \"$@\""]).arg(&program.path);
     command.args([name, "--exact", "--test-threads=1"]).current_dir(tree);
-    command.env("PROPTEST_CASES", "24").env("TESTUDO_SEED", "1").env("LOOM_MAX_PREEMPTIONS", "2");
+    // A backtrace takes longer than most of the tests.
+    command
+        .env("RUST_BACKTRACE", "0")
+        .env("PROPTEST_CASES", "24")
+        .env("TESTUDO_SEED", "1")
+        .env("LOOM_MAX_PREEMPTIONS", "2");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
