@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use testudo::{CancelScope, Runner, drain, dump, is_cancelled, nursery, shield};
+use testudo::{CancelScope, Policy, Runner, drain, dump, is_cancelled, nursery, nursery_local, shield, shield_local};
 use tokio::sync::oneshot;
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
-use tokio::task::yield_now;
+use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Count, S, blow_up, is_pending, plain_task};
@@ -313,4 +313,60 @@ fn handle_says_whether_the_shield_is_up() {
     assert!(!handle.is_shielded());
     handle.set_shielded(true);
     assert!(handle.is_shielded());
+}
+
+#[testudo::test(start_paused = true)]
+async fn nursery_with_a_timeout_ends_at_it() {
+    let began = Instant::now();
+    let run = nursery(|_| pending::<Result<(), Infallible>>()).timeout(S);
+    assert!(timeout(5 * S, run).await.is_ok_and(|end| end.is_err()));
+    assert_eq!(began.elapsed(), S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn nursery_with_a_shield_is_not_cut_off_from_outside() {
+    let began = Instant::now();
+    let run = nursery(|_| async { Ok::<_, Infallible>(sleep(3 * S).await) }).shielded(true);
+    drop(CancelScope::new().timeout(S).run(run).await);
+    assert_eq!(began.elapsed(), 3 * S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn body_that_fails_cancels_the_children_of_a_nursery_that_supervises() {
+    let failed = nursery(|n| async move {
+        n.spawn(pending::<()>());
+        Err::<(), _>("no")
+    });
+    assert!(timeout(S, failed.policy(Policy::Supervise)).await.is_ok_and(|end| end.is_err()));
+    let panicked = nursery(|n| async move {
+        n.spawn(pending::<()>());
+        blow_up("body");
+        Ok::<(), &str>(())
+    });
+    let end = AssertUnwindSafe(timeout(S, panicked.policy(Policy::Supervise))).catch_unwind().await;
+    assert!(end.is_err(), "the panic comes out when the child has ended");
+}
+
+#[testudo::test(start_paused = true)]
+async fn local_nursery_and_its_tasks_say_whether_a_cancel_came_in_time() {
+    let run = nursery_local(|n| async move {
+        let sleeper = n.spawn(async { Ok::<_, Infallible>(sleep(S).await) });
+        let (done, endless) = (n.spawn(async {}), n.spawn(pending::<()>()));
+        assert!(timeout(5 * S, sleeper).await.is_ok(), "the end of the child was not told");
+        assert!(!done.cancel("late") && endless.cancel("in time"));
+        assert!(n.cancel("first") && !n.cancel("second"));
+        Ok::<(), Infallible>(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn local_shield_ends_with_its_budget() {
+    let began = Instant::now();
+    let work = async {
+        let shield = shield_local(sleep(9 * S)).budget(2 * S);
+        drop(CancelScope::new().timeout(S).run(shield).await);
+    };
+    LocalSet::new().run_until(work).await;
+    assert_eq!(began.elapsed(), 3 * S);
 }
