@@ -370,3 +370,13 @@ async fn local_shield_ends_with_its_budget() {
     LocalSet::new().run_until(work).await;
     assert_eq!(began.elapsed(), 3 * S);
 }
+
+#[testudo::test(start_paused = true)]
+async fn drain_does_not_wait_for_a_scope_in_a_plain_task() {
+    let began = Instant::now();
+    let task = plain_task(CancelScope::new().run(pending::<()>()));
+    yield_now().await;
+    assert!(drain(S).await.is_clean());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    task.abort();
+}
