@@ -1,14 +1,22 @@
 //! What no other test has seen when a line of the library was changed.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-use testudo::{CancelScope, shield};
-use tokio::time::{Instant, sleep};
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use testudo::{CancelScope, Policy, Runner, drain, dump, is_cancelled, nursery, nursery_local, shield, shield_local};
+use tokio::sync::oneshot;
+use tokio::task::coop::{has_budget_remaining, poll_proceed};
+use tokio::task::{LocalSet, yield_now};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::S;
+use crate::support::{Count, S, blow_up, is_pending, plain_task};
 
 struct Silent;
 
@@ -53,4 +61,322 @@ async fn shield_holds_its_scope_if_it_is_polled_some_turns_after_the_cancel() {
     let (result, ()) = tokio::join!(scope.run(body), cancel);
     assert!(result.is_ok(), "it was cut off after {:?}", start.elapsed());
     assert_eq!(start.elapsed(), S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_was_un_cancelled_hears_of_the_next_cancel() {
+    let began = Instant::now();
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let end = outer.run(nursery(|n| async move {
+        let scope = n.scope();
+        n.spawn(async { Ok::<_, Infallible>(sleep(5 * S).await) });
+        yield_now().await;
+        handle.cancel("outside");
+        scope.set_shielded(true);
+        sleep(S).await;
+        scope.set_shielded(false);
+        Ok(())
+    }));
+    assert!(end.await.is_err());
+    assert_eq!(began.elapsed(), S);
+}
+
+/// It ends at once, and panics when it is dropped.
+struct Bomb;
+
+impl Future for Bomb {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        blow_up("in a destructor");
+    }
+}
+
+#[testudo::test(start_paused = true)]
+async fn panic_in_the_destructor_of_what_has_ended_is_not_lost() {
+    let end = AssertUnwindSafe(CancelScope::new().run(Bomb)).catch_unwind().await;
+    assert!(end.is_err());
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_that_is_dropped_lets_go_of_the_waker_of_its_branch() {
+    let bell = Arc::new(Silent);
+    let waker = Waker::from(Arc::clone(&bell));
+    let run = CancelScope::new().run(async {
+        let mut inner = Box::pin(CancelScope::new().run(pending::<()>()));
+        assert!(inner.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(Arc::strong_count(&bell) > 2, "it waits");
+        drop(inner);
+        assert_eq!(Arc::strong_count(&bell), 2);
+    });
+    assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn shield_that_moves_to_another_set_of_its_scope_holds_it_still() {
+    let (scope, start) = (CancelScope::new(), Instant::now());
+    let handle = scope.handle();
+    let body = async {
+        let mut first = FuturesUnordered::from_iter([Box::pin(shield(sleep(5 * S)))]);
+        assert!(is_pending(pin!(first.next())).await);
+        let mut second: FuturesUnordered<_> = first.into_iter().collect();
+        second.next().await
+    };
+    let cancel = async {
+        sleep(S).await;
+        handle.cancel("test");
+    };
+    let (result, ()) = tokio::join!(scope.run(body), cancel);
+    assert!(result.is_ok(), "it was cut off after {:?}", start.elapsed());
+    assert_eq!(start.elapsed(), 5 * S);
+}
+
+#[test]
+fn shield_in_a_scope_that_has_moved_to_a_plain_task_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().current_thread().signals(false).reporter(None).run(async move {
+        let ((go, going), (begin, begun)) = (oneshot::channel(), oneshot::channel());
+        let mut scope = Box::pin(CancelScope::new().run(async move {
+            going.await.unwrap();
+            let work = async move {
+                begin.send(()).unwrap();
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                count.add();
+            };
+            shield(work).await;
+        }));
+        assert!(is_pending(scope.as_mut()).await);
+        go.send(()).unwrap();
+        drop(plain_task(scope));
+        begun.await.unwrap();
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+/// Polls a future when all of the turn is used up.
+async fn starved<F: Future>(fut: F) -> F::Output {
+    let (mut fut, mut turns) = (pin!(fut), 0);
+    poll_fn(|cx| {
+        turns += 1;
+        assert!(turns < 1000, "it goes on and on");
+        while has_budget_remaining() {
+            match poll_proceed(cx) {
+                Poll::Ready(turn) => turn.made_progress(),
+                Poll::Pending => break,
+            }
+        }
+        fut.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[testudo::test(start_paused = true)]
+async fn cancelled_scope_with_a_hold_that_is_not_polled_ends_though_nothing_of_the_turn_is_left_for_it() {
+    let scope = CancelScope::new();
+    scope.handle().cancel("before");
+    let end = scope.run(async {
+        let mut kept = pin!(shield(sleep(S)));
+        assert!(is_pending(kept.as_mut()).await);
+        pending::<()>().await;
+    });
+    assert!(starved(end).await.is_err());
+    drop(drain(100 * S).await);
+}
+
+#[testudo::test(start_paused = true)]
+async fn dump_says_what_a_task_says_of_itself() {
+    let run = nursery(|n| async move {
+        n.task().name("mail").status(|| "3 of 7".to_owned()).spawn(async { Ok::<_, Infallible>(yield_now().await) });
+        let text = dump().to_string();
+        assert!(text.contains("mail [3 of 7] at "), "{text}");
+        Ok(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn cancel_is_seen_through_a_scope_in_its_first_poll_but_not_through_a_shield() {
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let end = scope.run(async {
+        let seen = CancelScope::new().run(async {
+            handle.cancel("now");
+            is_cancelled()
+        });
+        assert_eq!(seen.await.ok(), Some(true));
+        assert!(!shield(async { is_cancelled() }).await);
+    });
+    assert!(end.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_with_a_cause_of_its_own_takes_none_from_what_is_around_it() {
+    let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    let (outside, own) = (outer.handle(), inner.handle());
+    let end = outer.run(inner.run(async {
+        own.cancel("own");
+        outside.cancel("outside");
+        own.causes().iter().map(|cause| cause.reason().map(str::to_owned)).collect::<Vec<_>>()
+    }));
+    let causes = end.await.ok().and_then(Result::ok);
+    assert_eq!(causes, Some(vec![Some("own".to_owned())]));
+}
+
+#[testudo::test(start_paused = true)]
+async fn who_waits_for_the_cancel_of_a_scope_is_woken_when_it_is_entered_where_all_is_cancelled() {
+    let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    let handle = inner.handle();
+    outer.handle().cancel("before");
+    let run = nursery(|n| async move {
+        let waiting = n.spawn(async move { Ok::<_, Infallible>(handle.cancelled().await) });
+        yield_now().await;
+        drop(outer.run(inner.run(pending::<()>())).await);
+        assert!(timeout(S, waiting).await.is_ok(), "a wake was lost");
+        Ok(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[test]
+fn shield_in_a_child_of_a_plain_task_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().current_thread().signals(false).reporter(None).run(async move {
+        let (begin, begun) = oneshot::channel();
+        drop(plain_task(nursery(|n| async move {
+            n.spawn(shield(async move {
+                begin.send(()).unwrap();
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                count.add();
+                Ok::<_, Infallible>(())
+            }));
+            Ok(())
+        })));
+        begun.await.unwrap();
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+#[test]
+fn shield_that_tells_of_itself_in_its_first_poll_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().signals(false).reporter(None).run(async move {
+        let ((begin, begun), (main, end_of_main)) = (oneshot::channel(), std::sync::mpsc::channel::<()>());
+        drop(plain_task(shield(async move {
+            begin.send(()).unwrap();
+            assert!(end_of_main.recv().is_err());
+            yield_now().await;
+            count.add();
+        })));
+        begun.await.unwrap();
+        drop(main);
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_whose_time_is_over_when_it_begins_is_cancelled_in_its_first_poll() {
+    assert_eq!(CancelScope::new().timeout(Duration::ZERO).run(async { is_cancelled() }).await.ok(), Some(true));
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_that_is_opened_in_a_cancelled_one_is_cut_at_its_first_suspension() {
+    let (scope, polls) = (CancelScope::new(), Count::default());
+    scope.handle().cancel("before");
+    let body = poll_fn(|_| {
+        polls.add();
+        Poll::<()>::Pending
+    });
+    assert!(scope.run(CancelScope::new().run(body)).await.is_err());
+    assert_eq!(polls.get(), 1);
+}
+
+#[test]
+fn handle_says_whether_the_shield_is_up() {
+    let handle = CancelScope::new().handle();
+    assert!(!handle.is_shielded());
+    handle.set_shielded(true);
+    assert!(handle.is_shielded());
+}
+
+#[testudo::test(start_paused = true)]
+async fn nursery_with_a_timeout_ends_at_it() {
+    let began = Instant::now();
+    let run = nursery(|_| pending::<Result<(), Infallible>>()).timeout(S);
+    assert!(timeout(5 * S, run).await.is_ok_and(|end| end.is_err()));
+    assert_eq!(began.elapsed(), S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn nursery_with_a_shield_is_not_cut_off_from_outside() {
+    let began = Instant::now();
+    let run = nursery(|_| async { Ok::<_, Infallible>(sleep(3 * S).await) }).shielded(true);
+    drop(CancelScope::new().timeout(S).run(run).await);
+    assert_eq!(began.elapsed(), 3 * S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn body_that_fails_cancels_the_children_of_a_nursery_that_supervises() {
+    let failed = nursery(|n| async move {
+        n.spawn(pending::<()>());
+        Err::<(), _>("no")
+    });
+    assert!(timeout(S, failed.policy(Policy::Supervise)).await.is_ok_and(|end| end.is_err()));
+    let panicked = nursery(|n| async move {
+        n.spawn(pending::<()>());
+        blow_up("body");
+        Ok::<(), &str>(())
+    });
+    let end = AssertUnwindSafe(timeout(S, panicked.policy(Policy::Supervise))).catch_unwind().await;
+    assert!(end.is_err(), "the panic comes out when the child has ended");
+}
+
+#[testudo::test(start_paused = true)]
+async fn local_nursery_and_its_tasks_say_whether_a_cancel_came_in_time() {
+    let run = nursery_local(|n| async move {
+        let sleeper = n.spawn(async { Ok::<_, Infallible>(sleep(S).await) });
+        let (done, endless) = (n.spawn(async {}), n.spawn(pending::<()>()));
+        assert!(timeout(5 * S, sleeper).await.is_ok(), "the end of the child was not told");
+        assert!(!done.cancel("late") && endless.cancel("in time"));
+        assert!(n.cancel("first") && !n.cancel("second"));
+        Ok::<(), Infallible>(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn local_shield_ends_with_its_budget() {
+    let began = Instant::now();
+    let work = async {
+        let shield = shield_local(sleep(9 * S)).budget(2 * S);
+        drop(CancelScope::new().timeout(S).run(shield).await);
+    };
+    LocalSet::new().run_until(work).await;
+    assert_eq!(began.elapsed(), 3 * S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn drain_does_not_wait_for_a_scope_in_a_plain_task() {
+    let began = Instant::now();
+    let task = plain_task(CancelScope::new().run(pending::<()>()));
+    yield_now().await;
+    assert!(drain(S).await.is_clean());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    task.abort();
 }

@@ -2,6 +2,7 @@
 
 mod cross;
 mod ledger;
+mod mutants;
 mod proof;
 
 use std::path::{Path, PathBuf};
@@ -17,8 +18,8 @@ usage: cargo xtask <command>
   ci             everything that must hold for a change
   loom           the interleavings of `src/core`
   sabotage       the stress test against a library with bugs in it
-  mutants [options]
-                 the tests against changed code; the options are those of cargo-mutants
+  mutants [--again] [paths]
+                 the tests against changed code, in files or folders of `src`; what is known stays known but for `--again`
   coverage       which lines of `src` the tests run; fails below 95 % of `src/core`
   tsan           the stress test under ThreadSanitizer
   conformance [options]
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         ["msrv"] => cross::msrv(),
         ["windows"] => cross::windows(),
         ["cross"] => cross::cross(),
-        ["mutants", ref options @ ..] => proof::mutants(options),
+        ["mutants", ref options @ ..] => mutants::mutants(options),
         ["coverage"] => proof::coverage(),
         ["tsan"] => proof::tsan(),
         ["api"] => api(false),

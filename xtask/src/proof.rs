@@ -1,16 +1,9 @@
-//! What is run by hand to see how much the tests can see: mutants, coverage, the sanitizer.
+//! What is run by hand to see how much the tests can see: coverage, the sanitizer.
 
 use std::env;
 use std::process::Command;
 
 use crate::{Result, cargo, root, run, target};
-
-/// Changes the code in one place at a time and runs the tests, which should fail. `.cargo/mutants.toml` says which code and tests.
-pub(crate) fn mutants(options: &[&str]) -> Result {
-    has("mutants", "cargo install --locked cargo-mutants")?;
-    // Enough cases for a law to see a change; always the same, so that a survivor is one the next time, too.
-    run(cargo("mutants").args(options).env("PROPTEST_CASES", "24").env("TESTUDO_SEED", "1"))
-}
 
 /// Runs the tests with counters, and says which share of the lines they have run.
 pub(crate) fn coverage() -> Result {
@@ -38,7 +31,7 @@ pub(crate) fn tsan() -> Result {
 }
 
 /// Says how to get a tool of cargo that is missing.
-fn has(tool: &str, install: &str) -> Result {
+pub(crate) fn has(tool: &str, install: &str) -> Result {
     let is_there = cargo(tool).arg("--version").output()?.status.success();
     if is_there { Ok(()) } else { Err(format!("cargo-{tool} is missing: {install}").into()) }
 }

@@ -87,7 +87,7 @@ fn l40_phases_only_rise_and_each_is_entered_once() {
             assert!(skips == 0 || (escalates && next == Phase::Cancelling), "{before:?} {event:?} {actions:?}");
             phase = next;
         }
-        assert_eq!(phase, after.phase, "what was not announced was not entered");
+        assert_eq!(phase, after.phase(), "what was not announced was not entered");
     });
 }
 
@@ -208,6 +208,32 @@ fn each_press_says_something() {
         if matches!(event, Event::Press(_)) && before.phase != Phase::Exit {
             assert_eq!(actions.iter().filter(|action| says(action)).count(), 1, "{before:?} {event:?} {actions:?}");
         }
+    });
+}
+
+#[cfg(feature = "progress")]
+#[test]
+fn what_the_next_press_does_is_known_before_it() {
+    each_step(|before, event, actions, _| {
+        if !matches!(event, Event::Press(_)) || before.phase == Phase::Exit {
+            return;
+        }
+        let does = actions.iter().find_map(|action| match action {
+            Action::Begin => Some("stops"),
+            Action::SayUnfinished => Some("cancels"),
+            Action::Say => Some("says more"),
+            Action::Force(_) => Some("ends it"),
+            Action::Enter(_) | Action::CutShields => None,
+        });
+        assert_eq!(does, Some(before.next_press()), "{before:?} {event:?}");
+    });
+}
+
+#[test]
+fn a_press_that_forces_ends_the_process_and_nothing_takes_that_back() {
+    each_step(|before, event, actions, after| {
+        let forced = actions.contains(&Action::Force(Force::Press));
+        assert_eq!(after.ends(), before.ends() || forced, "{before:?} {event:?}");
     });
 }
 
