@@ -276,16 +276,4 @@ mod tests {
         handle.set_deadline(handle.deadline());
         assert_eq!(count(), Some(0), "set after the end");
     }
-    #[test]
-    fn deadlines_that_stand_are_looked_through_again_only_when_there_are_twice_as_many() {
-        let timers = Timers::default();
-        let node = || CoreNode::unbound(Info::new(Kind::Scope, Location::caller(), 0), None, false);
-        let nodes: Vec<_> = std::iter::repeat_with(node).take(1100).collect();
-        for node in &nodes {
-            node.set_deadline(Some(99));
-            timers.arm(node, 99);
-        }
-        let queue = lock(&timers.queue);
-        assert_eq!((queue.heap.len(), queue.prune_at), (1100, 2 * 1001));
-    }
 }
