@@ -46,8 +46,11 @@ struct Entry {
     grace: Grace,
     cutting: Cutting,
     /// What was rescued when the future was dropped, if somebody around it has to wait for that.
-    rests: Option<Box<Vec<Rest>>>,
+    rests: Rests,
 }
+
+/// In a box, because nearly all regions have none, and are smaller for it.
+type Rests = Option<Box<Vec<Rest>>>;
 
 /// What a cut means for what is around the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +163,7 @@ impl<F> Region<F> {
 }
 
 /// Drops a future inside the frame that is current.
-fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Option<Box<Vec<Rest>>>) -> Result<(), Payload> {
+fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Rests) -> Result<(), Payload> {
     let mut discard = || catch_unwind(AssertUnwindSafe(|| fut.set(None)));
     match rests {
         None => discard(),
@@ -175,7 +178,7 @@ fn discard<F>(mut fut: Pin<&mut Option<F>>, rests: &mut Option<Box<Vec<Rest>>>) 
 /// Polls a future inside the frame that is current, and drops it there when it has ended.
 fn poll_future<F: Future>(
     mut fut: Pin<&mut Option<F>>,
-    rests: &mut Option<Box<Vec<Rest>>>,
+    rests: &mut Rests,
     cx: &mut Context<'_>,
 ) -> Poll<End<F::Output>> {
     let Some(polled) = fut.as_mut().as_pin_mut() else { return Poll::Pending };

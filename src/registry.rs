@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::core::node::Kind;
 use crate::current;
-use crate::host::{self, Frame, Member, Node};
+#[cfg(feature = "signal")]
+use crate::host::Frame;
+use crate::host::{self, Member, Node};
 use crate::nursery::{Nursery, Shared};
 use crate::outcome::{ChildOutput, TaskOutput};
 use crate::policy::Policy;

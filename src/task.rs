@@ -47,6 +47,10 @@ impl TaskRef {
         self.member.with_task(look).expect("checked by `new`")
     }
 
+    fn number(&self) -> u64 {
+        self.member.id().expect("checked by `new`")
+    }
+
     pub(crate) fn subject(&self) -> Subject {
         self.with_info(Subject::of_task)
     }
@@ -59,7 +63,7 @@ impl TaskRef {
 
     /// Returns the number of the task.
     pub fn id(&self) -> TaskId {
-        TaskId(self.member.id().expect("checked by `new`"))
+        TaskId(self.number())
     }
 
     /// Returns the name that was given, or `Task-N`.
@@ -72,7 +76,7 @@ impl TaskRef {
         self.with_info(|info| info.info.place)
     }
 
-    /// Returns how long ago the task began, on Tokio's clock.
+    /// Returns how long ago the task began, on Tokio's clock. What one poll begins has the age of the first of it.
     pub fn age(&self) -> Duration {
         clock::age(self.with_info(|info| info.info.born))
     }

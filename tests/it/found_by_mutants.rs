@@ -70,13 +70,12 @@ async fn child_that_was_un_cancelled_hears_of_the_next_cancel() {
     let handle = outer.handle();
     let end = outer.run(nursery(|n| async move {
         let scope = n.scope();
-        n.spawn(async { Ok::<_, Infallible>(sleep(5 * S).await) });
+        n.spawn(async { sleep(5 * S).await });
         yield_now().await;
         handle.cancel("outside");
         scope.set_shielded(true);
         sleep(S).await;
         scope.set_shielded(false);
-        Ok(())
     }));
     assert!(end.await.is_err());
     assert_eq!(began.elapsed(), S);
@@ -197,10 +196,9 @@ async fn cancelled_scope_with_a_hold_that_is_not_polled_ends_though_nothing_of_t
 #[testudo::test(start_paused = true)]
 async fn dump_says_what_a_task_says_of_itself() {
     let run = nursery(|n| async move {
-        n.task().name("mail").status(|| "3 of 7".to_owned()).spawn(async { Ok::<_, Infallible>(yield_now().await) });
+        n.task().name("mail").status(|| "3 of 7".to_owned()).spawn(async { yield_now().await });
         let text = dump().to_string();
         assert!(text.contains("mail [3 of 7] at "), "{text}");
-        Ok(())
     });
     assert!(run.await.is_ok());
 }
@@ -326,7 +324,7 @@ async fn nursery_with_a_timeout_ends_at_it() {
 #[testudo::test(start_paused = true)]
 async fn nursery_with_a_shield_is_not_cut_off_from_outside() {
     let began = Instant::now();
-    let run = nursery(|_| async { Ok::<_, Infallible>(sleep(3 * S).await) }).shielded(true);
+    let run = nursery(|_| async { sleep(3 * S).await }).shielded(true);
     drop(CancelScope::new().timeout(S).run(run).await);
     assert_eq!(began.elapsed(), 3 * S);
 }
@@ -350,7 +348,7 @@ async fn body_that_fails_cancels_the_children_of_a_nursery_that_supervises() {
 #[testudo::test(start_paused = true)]
 async fn local_nursery_and_its_tasks_say_whether_a_cancel_came_in_time() {
     let run = nursery_local(|n| async move {
-        let sleeper = n.spawn(async { Ok::<_, Infallible>(sleep(S).await) });
+        let sleeper = n.spawn(async { sleep(S).await });
         let (done, endless) = (n.spawn(async {}), n.spawn(pending::<()>()));
         assert!(timeout(5 * S, sleeper).await.is_ok(), "the end of the child was not told");
         assert!(!done.cancel("late") && endless.cancel("in time"));
