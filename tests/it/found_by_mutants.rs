@@ -453,3 +453,16 @@ fn failure_of_a_child_whose_handle_is_gone_is_reported_before_its_nursery_ends()
     });
     assert_eq!(finished.outcome.ok(), Some(vec!["failed child: no".to_owned()]));
 }
+
+#[testudo::test(start_paused = true)]
+async fn child_that_is_being_started_follows_its_start_out_of_a_scope_that_has_ended() {
+    let run = nursery(|n| async move {
+        let mut start = Box::pin(n.start(|_started: Started<()>| pending::<()>()));
+        assert!(CancelScope::new().run(is_pending(start.as_mut())).await.is_ok_and(|pending| pending));
+        let scope = CancelScope::new();
+        scope.handle().cancel("before");
+        assert!(timeout(S, scope.run(start)).await.is_ok_and(|end| end.is_err()), "the child does not hear of it");
+        Ok::<_, Infallible>(())
+    });
+    assert!(run.await.is_ok());
+}
