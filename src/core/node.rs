@@ -134,7 +134,7 @@ impl<H> Node<H> {
     pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
         let node = Self::unbound_below(parent, info, live, shielded);
         // A node that nobody else knows has no waker to wake and no child to visit, whatever the look says.
-        match node.link(parent, None, None) {
+        match node.link(parent, None, |_| true) {
             Look::Same | Look::Changed | Look::HeldOff => node,
         }
     }

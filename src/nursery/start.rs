@@ -63,6 +63,14 @@ impl<E> Gate<E> {
         moves
     }
 
+    /// Moves the child with the caller of `start`, as long as it is not the nursery's and has not ended.
+    fn follow(&self, caller: &Arc<Node>) {
+        self.node.reparent_if(caller, || match *lock(&self.state) {
+            State::Waiting | State::TooLate => true,
+            State::Started | State::Over => false,
+        });
+    }
+
     /// The child has ended. True if its end belongs to the caller of `start`.
     pub(crate) fn close(&self) -> bool {
         std::mem::replace(&mut *lock(&self.state), State::Over) != State::Started
@@ -150,8 +158,6 @@ type Begin<V, E> = Box<dyn FnOnce() -> Option<Run<V, E>> + Send>;
 
 struct Run<V, E> {
     gate: Arc<Gate<E>>,
-    /// The node of the caller, below which the child waits.
-    caller: Arc<Node>,
     value: oneshot::Receiver<Said<V>>,
     /// The value of a child that has started and not moved.
     recorded: Option<V>,
@@ -188,7 +194,7 @@ where
         let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
         let (child, _) = Child::framed(fut, frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&shared.node).spawn(child));
-        Some(Run { gate, caller, value: on_value, recorded: None, end: on_end, unseen: report_end })
+        Some(Run { gate, value: on_value, recorded: None, end: on_end, unseen: report_end })
     };
     Start { state: None, begin: Some(Box::new(begin)), seat: Seat::default() }
 }
@@ -208,9 +214,7 @@ impl<V, E> Future for Start<V, E> {
         }
         let Some(run) = &mut this.state else { return Poll::Pending };
         if this.seat.has_moved() {
-            let caller = current::branch(current::frame().as_ref());
-            run.gate.node.reparent_from(&run.caller, &caller);
-            run.caller = caller;
+            run.gate.follow(&current::branch(current::frame().as_ref()));
         }
         let result = match run.poll(cx) {
             Poll::Ready(result) => result,
@@ -262,7 +266,7 @@ impl<V, E> Drop for Start<V, E> {
             // The child finds its owner in the nursery, which has counted it in; the cancel comes first, so that it never runs
             // there as one that has started.
             host::cancel(&run.gate.node, Cause::new(CauseKind::Dropped));
-            run.gate.node.reparent_from(&run.caller, &run.gate.home);
+            run.gate.follow(&run.gate.home);
         }
         // Closed first: an end that comes from now on goes back to the child, which reports it.
         run.end.close();

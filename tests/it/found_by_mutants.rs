@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use testudo::{CancelScope, Policy, Runner, drain, dump, is_cancelled, nursery, nursery_local, shield, shield_local};
+use testudo::{
+    CancelScope, Policy, Runner, Started, drain, dump, is_cancelled, nursery, nursery_local, shield, shield_local,
+};
 use tokio::sync::oneshot;
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Count, S, blow_up, is_pending, plain_task};
+use crate::support::{Count, Heard, S, blow_up, is_pending, plain_task, said};
 
 struct Silent;
 
@@ -135,6 +137,42 @@ async fn shield_that_moves_to_another_set_of_its_scope_holds_it_still() {
     let (result, ()) = tokio::join!(scope.run(body), cancel);
     assert!(result.is_ok(), "it was cut off after {:?}", start.elapsed());
     assert_eq!(start.elapsed(), 5 * S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn shield_that_moves_to_another_set_in_a_cancelled_poll_of_its_scope_holds_it_still() {
+    let (scope, start) = (CancelScope::new(), Instant::now());
+    scope.handle().cancel("before");
+    let end = scope.run(async {
+        let mut first = FuturesUnordered::from_iter([Box::pin(shield(sleep(5 * S)))]);
+        assert!(is_pending(pin!(first.next())).await);
+        let mut second: FuturesUnordered<_> = first.into_iter().collect();
+        second.next().await
+    });
+    assert!(end.await.is_ok(), "it was cut off after {:?}", start.elapsed());
+    assert_eq!(start.elapsed(), 5 * S);
+}
+
+/// The code around the shield has woken itself in each of those turns: the shield answers nobody, and proves nothing.
+#[testudo::test(start_paused = true)]
+async fn scope_whose_code_turns_away_from_a_shield_after_some_turns_of_its_own_ends_at_once() {
+    let (scope, start) = (CancelScope::new(), Instant::now());
+    scope.handle().cancel("before");
+    let end = scope.run(async {
+        let (mut kept, mut turns) = (pin!(shield(sleep(5 * S))), 0);
+        poll_fn(|cx| {
+            turns += 1;
+            if turns > 5 {
+                return Poll::Pending;
+            }
+            cx.waker().wake_by_ref();
+            kept.as_mut().poll(cx)
+        })
+        .await;
+    });
+    assert!(end.await.is_err());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(drain(100 * S).await);
 }
 
 #[test]
@@ -377,4 +415,52 @@ async fn drain_does_not_wait_for_a_scope_in_a_plain_task() {
     assert!(drain(S).await.is_clean());
     assert_eq!(began.elapsed(), Duration::ZERO);
     task.abort();
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_is_being_started_is_cancelled_with_the_scope_to_which_its_start_has_moved() {
+    let run = nursery(|n| async move {
+        let mut start = Box::pin(n.start(|_started: Started<()>| pending::<()>()));
+        assert!(is_pending(start.as_mut()).await);
+        let scope = CancelScope::new();
+        scope.handle().cancel("before");
+        assert!(timeout(S, scope.run(start)).await.is_ok_and(|end| end.is_err()), "the child does not hear of it");
+        Ok::<_, Infallible>(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[test]
+fn failure_of_a_child_whose_handle_is_gone_is_reported_before_its_nursery_ends() {
+    let heard = Heard::default();
+    let runner = Runner::new().current_thread().signals(false).reporter(heard.reporter());
+    let finished = runner.run(async move {
+        let run = nursery(|n| async move {
+            drop(n.task().name("child").spawn(async {
+                yield_now().await;
+                Err::<(), _>("no")
+            }));
+            Ok(())
+        });
+        // In a task, which is polled in the order of the wakes.
+        let ended = plain_task(async move {
+            assert!(run.policy(Policy::Supervise).await.is_ok());
+            said(&heard.events())
+        });
+        Ok::<_, Infallible>(ended.await.unwrap())
+    });
+    assert_eq!(finished.outcome.ok(), Some(vec!["failed child: no".to_owned()]));
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_is_being_started_follows_its_start_out_of_a_scope_that_has_ended() {
+    let run = nursery(|n| async move {
+        let mut start = Box::pin(n.start(|_started: Started<()>| pending::<()>()));
+        assert!(CancelScope::new().run(is_pending(start.as_mut())).await.is_ok_and(|pending| pending));
+        let scope = CancelScope::new();
+        scope.handle().cancel("before");
+        assert!(timeout(S, scope.run(start)).await.is_ok_and(|end| end.is_err()), "the child does not hear of it");
+        Ok::<_, Infallible>(())
+    });
+    assert!(run.await.is_ok());
 }

@@ -69,6 +69,23 @@ fn two_that_are_cut_at_once_agree_on_who_absorbs() {
     });
 }
 
+/// A nursery unwinds, and its future is carried out of what is cancelled before its last task is cut.
+#[test]
+fn a_task_that_is_cut_while_its_nursery_moves_out_of_its_unwinding_is_absorbed_on_either_side() {
+    model(|| {
+        let (top, other) = (root(), root());
+        let home = nursery(&top);
+        top.cancel(cause());
+        assert!(home.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &top)));
+        let carry = spawn(&home, move |home| home.reparent(&other));
+        let absorber = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&absorber, &top) || Arc::ptr_eq(&absorber, &home));
+        join(carry);
+        let last = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&last, &home), "it is absorbed where it is not any more");
+    });
+}
+
 /// A scope unwinds, and its future is carried out of what is cancelled before its second finalizer has ended.
 #[test]
 fn a_cut_that_goes_on_with_an_unwinding_is_absorbed_where_it_has_moved_to() {

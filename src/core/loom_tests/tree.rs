@@ -298,6 +298,25 @@ fn a_latch_holds_against_a_shield_that_is_raised_meanwhile() {
     });
 }
 
+/// What is cancelled by itself stays so behind its shield, and absorbs the cut there.
+#[test]
+fn a_latch_does_not_pass_a_shield_that_was_raised_before_it() {
+    model(|| {
+        let (top, middle) = pair(scope);
+        let leaf = scope(&middle);
+        middle.cancel(cause());
+        top.cancel(cause());
+        let raise = spawn(&middle, |middle| {
+            middle.set_shielded(true);
+            middle.unwinds()
+        });
+        let absorber = leaf.latch().expect("it is cancelled throughout");
+        let was_too_late = join(raise);
+        assert_eq!(middle.unwinds(), was_too_late, "it was cut across the shield");
+        assert!(Arc::ptr_eq(&absorber, if was_too_late { &top } else { &middle }));
+    });
+}
+
 #[test]
 fn a_latch_finds_a_cancel_that_is_on_its_way_down() {
     model(|| {

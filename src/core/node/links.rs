@@ -7,13 +7,13 @@ use crate::core::sync::Arc;
 
 impl<H> Node<H> {
     /// Links this node below `parent`, away from where it was, in one step for whoever walks upwards meanwhile. What it was
-    /// exposed to stays behind. With `from`, only if that is its parent still.
+    /// exposed to stays behind. Only if `still` holds, which is asked under the locks of both.
     #[must_use]
     pub(super) fn link(
         self: &Arc<Self>,
         parent: &Arc<Self>,
-        from: Option<&Arc<Self>>,
         region: Option<&Arc<Frame<H>>>,
+        still: impl FnOnce(Option<&Arc<Self>>) -> bool,
     ) -> Look {
         if let (HostOf::Linked(own), Some(host)) = (&self.host, parent.host()) {
             own.get_or_init(|| Arc::clone(host));
@@ -22,7 +22,7 @@ impl<H> Node<H> {
         let parent = leak.as_ref().unwrap_or(parent);
         let mut parent_tree = parent.tree.lock();
         let mut tree = self.tree.lock();
-        if from.is_some() && !same(tree.parent.as_ref().map(|(node, _)| node), from) {
+        if !still(tree.parent.as_ref().map(|(node, _)| node)) {
             return Look::Same;
         }
         let key = parent_tree.children.insert(Arc::clone(self));
@@ -47,7 +47,7 @@ impl<H> Node<H> {
 
     /// Links a node that was not linked yet, together with the frame of its region.
     pub(crate) fn enter(self: &Arc<Self>, parent: &Arc<Self>, region: &Arc<Frame<H>>) {
-        if self.link(parent, None, Some(region)) != Look::Same {
+        if self.link(parent, Some(region), |_| true) != Look::Same {
             drop(self.spread(0));
         }
     }
@@ -57,19 +57,17 @@ impl<H> Node<H> {
         // A future that is polled inside itself can only wait for itself; a cycle would make that worse.
         let cycle = || self.has_children() && parent.is_inside(self);
         if !same(self.parent().as_ref(), Some(parent)) && !cycle() {
-            self.move_to(parent, None);
+            self.move_to(parent, |_| true);
         }
     }
 
-    /// The same, but only if it is still below `from`.
-    pub(crate) fn reparent_from(self: &Arc<Self>, from: &Arc<Self>, parent: &Arc<Self>) {
-        if !Arc::ptr_eq(from, parent) {
-            self.move_to(parent, Some(from));
-        }
+    /// The same, by one of several that may: only if it is still up to this one, which is asked under the lock of this node.
+    pub(crate) fn reparent_if(self: &Arc<Self>, parent: &Arc<Self>, still: impl FnOnce() -> bool) {
+        self.move_to(parent, |from| !same(from, Some(parent)) && still());
     }
 
-    fn move_to(self: &Arc<Self>, parent: &Arc<Self>, from: Option<&Arc<Self>>) {
-        if self.link(parent, from, None) != Look::Same {
+    fn move_to(self: &Arc<Self>, parent: &Arc<Self>, still: impl FnOnce(Option<&Arc<Self>>) -> bool) {
+        if self.link(parent, None, still) != Look::Same {
             drop(self.spread(0));
         }
     }
@@ -103,7 +101,7 @@ impl<H> Node<H> {
     fn give_up_children(self: &Arc<Self>) {
         if let Some(parent) = self.parent() {
             // The owner of an orphan, if it has one still, may be moving it itself.
-            self.inside().0.iter().for_each(|orphan| orphan.move_to(&parent, Some(self)));
+            self.inside().0.iter().for_each(|orphan| orphan.move_to(&parent, |from| same(from, Some(self))));
         }
     }
 
