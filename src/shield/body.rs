@@ -142,7 +142,7 @@ fn watch(branch: &Branch) {
     }
     if branch.is_cancelled_outside() {
         start(&branch.node);
-    } else if branch.node.on_held_off.get().is_some() && branch.node.deadline().is_some() {
+    } else if branch.node.deadline().is_some() {
         deadline::set(&branch.node, None);
     }
 }

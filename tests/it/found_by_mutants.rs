@@ -11,14 +11,16 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
-    CancelScope, Policy, Runner, Started, drain, dump, is_cancelled, nursery, nursery_local, shield, shield_local,
+    CancelScope, FinalizeExt, Policy, Runner, Started, drain, dump, is_cancelled, nursery, nursery_local, shield,
+    shield_local,
 };
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Count, Heard, S, blow_up, is_pending, plain_task, said};
+use crate::support::{Count, Heard, S, blow_up, is_pending, plain_task, said, turns};
 
 struct Silent;
 
@@ -463,4 +465,138 @@ async fn child_that_is_being_started_follows_its_start_out_of_a_scope_that_has_e
         Ok::<_, Infallible>(())
     });
     assert!(run.await.is_ok());
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_whose_start_is_dropped_while_it_waits_is_cancelled() {
+    let run = nursery(|n| async move {
+        let child = |started: Started<()>| async move {
+            pending::<()>().await;
+            started.started(());
+            Ok::<_, Infallible>(())
+        };
+        let mut start = Box::pin(n.start(child));
+        assert!(is_pending(start.as_mut()).await);
+        drop(start);
+        Ok(())
+    });
+    assert!(timeout(S, run).await.is_ok(), "the child goes on");
+}
+
+/// A runtime whose time is paused.
+fn paused() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+#[test]
+fn local_shield_whose_runtime_is_gone_is_not_run_where_nobody_waits_for_it() {
+    let (local, done) = (LocalSet::new(), Count::default());
+    let count = done.clone();
+    let work = async move {
+        yield_now().await;
+        count.add();
+    };
+    let mut shield = Box::pin(shield_local(work));
+    let begin = local.run_until(async { assert!(is_pending(shield.as_mut()).await) });
+    drop(Runner::new().current_thread().signals(false).reporter(None).run(begin));
+    local.block_on(&paused(), async {
+        drop(shield);
+        turns().await;
+    });
+    assert_eq!(done.get(), 0);
+}
+
+#[test]
+fn timeout_of_a_scope_that_moves_from_a_task_to_one_on_another_runtime_fires_there() {
+    let (first, second) = (paused(), paused());
+    let mut scope = Box::pin(CancelScope::new().timeout(S).run(pending::<()>()));
+    let polled = first.block_on(async {
+        let poll = async move {
+            assert!(is_pending(scope.as_mut()).await);
+            scope
+        };
+        plain_task(poll).await
+    });
+    drop(first);
+    let end = second.block_on(async { timeout(5 * S, plain_task(polled.unwrap())).await });
+    assert!(end.is_ok_and(|end| end.unwrap().is_err()), "it stayed with the runtime that is gone");
+}
+
+#[testudo::test(start_paused = true)]
+async fn cancel_by_another_thread_is_seen_in_the_first_poll_of_a_scope() {
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let end = scope.run(CancelScope::new().run(async move {
+        assert!(std::thread::spawn(move || handle.cancel("there")).join().unwrap());
+        is_cancelled()
+    }));
+    assert_eq!(end.await.ok().and_then(Result::ok), Some(true));
+}
+
+/// Counts how often it is woken.
+struct Bell(Count);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.add();
+    }
+}
+
+#[testudo::test(start_paused = true)]
+async fn cancelled_scope_that_is_held_does_not_wake_itself_though_nothing_of_the_turn_is_left() {
+    let (scope, wakes, done) = (CancelScope::new(), Count::default(), Count::default());
+    let (handle, is_done) = (scope.handle(), done.clone());
+    let waker = Waker::from(Arc::new(Bell(wakes.clone())));
+    let mut cx = Context::from_waker(&waker);
+    let work = poll_fn(move |_| if is_done.get() == 0 { Poll::Pending } else { Poll::Ready(()) });
+    let mut run = pin!(scope.run(shield(work)));
+    assert!(run.as_mut().poll(&mut cx).is_pending());
+    handle.cancel("test");
+    let before = wakes.get();
+    assert!(starved(poll_fn(|_| Poll::Ready(run.as_mut().poll(&mut cx).is_pending()))).await);
+    assert_eq!(wakes.get(), before);
+    done.add();
+    assert!(run.as_mut().poll(&mut cx).is_ready());
+}
+
+#[testudo::test(start_paused = true)]
+async fn branch_of_a_set_that_nothing_polled_holds_is_cut_though_the_branch_beside_it_spins() {
+    let (scope, mut polls) = (CancelScope::new(), 0);
+    let handle = scope.handle();
+    let spin = poll_fn(|cx| {
+        polls += 1;
+        assert!(polls < 100, "it goes on and on");
+        cx.waker().wake_by_ref();
+        if polls == 3 {
+            handle.cancel("test");
+        }
+        Poll::Pending
+    });
+    let wait = CancelScope::new().run(async {
+        let mut kept = pin!(shield(sleep(S)));
+        assert!(is_pending(kept.as_mut()).await);
+        pending::<()>().await;
+    });
+    let set = FuturesUnordered::from_iter([spin.boxed_local(), wait.map(drop).boxed_local()]);
+    assert!(scope.run(set.count()).await.is_err());
+    drop(drain(100 * S).await);
+}
+
+#[testudo::test(start_paused = true)]
+async fn what_was_rescued_stays_with_its_owner_though_a_finalizer_waits_for_it_in_place() {
+    let scope = CancelScope::new().name("left");
+    let (handle, (say, heard)) = (scope.handle(), oneshot::channel());
+    let work = async {
+        turns().await;
+        say.send(dump().to_string()).unwrap();
+    };
+    let body = async {
+        let mut kept = pin!(shield(work).name("kept"));
+        assert!(is_pending(kept.as_mut()).await);
+        handle.cancel("test");
+        pending::<()>().await;
+    };
+    assert!(scope.run(body.finally(async {})).await.is_err());
+    let text = heard.await.unwrap();
+    assert!(text.contains("\n  rescued shield kept "), "not below the root:\n{text}");
 }
