@@ -513,12 +513,13 @@ fn timeout_of_a_scope_that_moves_from_a_task_to_one_on_another_runtime_fires_the
     let polled = first.block_on(async {
         let poll = async move {
             assert!(is_pending(scope.as_mut()).await);
-            scope
+            (scope,)
         };
         plain_task(poll).await
     });
     drop(first);
-    let end = second.block_on(async { timeout(5 * S, plain_task(polled.unwrap())).await });
+    let (scope,) = polled.unwrap();
+    let end = second.block_on(async { timeout(5 * S, plain_task(scope)).await });
     assert!(end.is_ok_and(|end| end.unwrap().is_err()), "it stayed with the runtime that is gone");
 }
 
