@@ -164,6 +164,9 @@ impl Live {
 
 #[cfg(all(test, not(testudo_loom)))]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use super::*;
 
     #[test]
@@ -196,6 +199,23 @@ mod tests {
         assert!(!live.release(Weight::Regular));
         assert!(live.joiners.lock().first.is_none(), "woken");
         assert!(live.poll_daemons_only(cx).is_ready() && live.poll_idle(cx).is_pending());
+    }
+
+    #[test]
+    fn who_looks_again_waits_once() {
+        let live = Live::new();
+        let (one, two) = (Arc::new(Silent), Arc::new(Silent));
+        for waker in [&one, &two, &one, &two].map(|silent| Waker::from(Arc::clone(silent))) {
+            assert!(live.poll_idle(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let joiners = live.joiners.lock();
+        assert_eq!((joiners.first.is_some(), joiners.others.len()), (true, 1));
+    }
+
+    struct Silent;
+
+    impl Wake for Silent {
+        fn wake(self: Arc<Self>) {}
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl<E: fmt::Display> Place<E> {
         };
         let handle_owns = shared.policy().handle_owns();
         let unseen = self.leave(frame, was_cut);
-        // A child whose handle owns it has a frame.
+        // A child whose handle owns it has a frame. Of any other nobody reports; it is counted out with `self`, before the outcome
+        // goes out.
         let Some(frame) = frame.filter(|_| handle_owns) else { return outcome };
         if unseen {
             report_unseen(frame, &outcome);

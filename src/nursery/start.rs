@@ -58,7 +58,8 @@ impl<E> Gate<E> {
         let moves = *state == State::Started;
         drop(state);
         if moves {
-            self.node.reparent(&self.home);
+            // Whoever has got the `Started` may say so while the child ends: what has ended is not linked again.
+            self.node.reparent_if(&self.home, || *lock(&self.state) == State::Started);
         }
         moves
     }

@@ -32,7 +32,7 @@ impl Story {
 
     /// Notes who is alive now.
     pub(super) fn note_alive(&self, root: &Arc<Node>) {
-        let alive = registry::tasks_in(root).into_iter().filter_map(TaskRef::kept);
+        let alive: Vec<_> = registry::tasks_in(root).into_iter().filter_map(TaskRef::kept).collect();
         let mut notes = lock(&self.0);
         notes.tasks.extend(alive);
         notes.tasks.sort_unstable_by_key(TaskRef::id);

@@ -601,3 +601,20 @@ async fn what_was_rescued_stays_with_its_owner_though_a_finalizer_waits_for_it_i
     let text = heard.await.unwrap();
     assert!(text.contains("\n  rescued shield kept "), "not below the root:\n{text}");
 }
+
+// What waits for itself is left behind, which a test of ours would not allow.
+#[tokio::test(start_paused = true)]
+async fn child_that_waits_for_its_own_start_waits_for_itself_and_stops_no_thread() {
+    let run = nursery(|n| async move {
+        let (hand_in, handed_in) = oneshot::channel::<Pin<Box<testudo::Start<(), Infallible>>>>();
+        let mut start = Box::pin(n.start(|_started: Started<()>| async move {
+            let own = handed_in.await.unwrap();
+            drop(own.await);
+            Ok(())
+        }));
+        assert!(is_pending(start.as_mut()).await);
+        hand_in.send(start).ok().unwrap();
+        Ok::<_, Infallible>(())
+    });
+    assert!(timeout(S, run).await.is_err());
+}

@@ -77,7 +77,8 @@ impl<H> Listed<H> {
         }
     }
 
-    /// The waker of whoever has to look again.
+    /// The waker of whoever has to look again. The clone is made under the lock of the nursery: it is a waker of the runtime, or of the
+    /// set in which a nursery polls its children itself, and counts only.
     pub(super) fn waker(&self) -> Option<Waker> {
         match self {
             Self::Leaf(leaf) => leaf.waker.clone(),

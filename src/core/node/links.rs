@@ -63,7 +63,10 @@ impl<H> Node<H> {
 
     /// The same, by one of several that may: only if it is still up to this one, which is asked under the lock of this node.
     pub(crate) fn reparent_if(self: &Arc<Self>, parent: &Arc<Self>, still: impl FnOnce() -> bool) {
-        self.move_to(parent, |from| !same(from, Some(parent)) && still());
+        // Who asks may be inside of this node, or be it.
+        if !parent.is_inside(self) {
+            self.move_to(parent, |from| !same(from, Some(parent)) && still());
+        }
     }
 
     fn move_to(self: &Arc<Self>, parent: &Arc<Self>, still: impl FnOnce(Option<&Arc<Self>>) -> bool) {
