@@ -53,7 +53,7 @@ fn between_the_run_and_the_exit_a_program_can_say_its_last_line_whatever_comes()
 #[test]
 fn an_exit_that_is_dropped_gives_the_signals_back() {
     let mut proc = Proc::scene("before_exit");
-    proc.expect("ready").signal(SIGTERM).expect("over").signal(SIGINT).input("stay\n");
+    proc.expect("ready").signal(SIGTERM).expect("over").input("stay\n");
     proc.expect("dropped").signal(SIGINT).end().died_by(SIGINT);
 }
 
