@@ -164,9 +164,9 @@ impl Live {
 
 #[cfg(all(test, not(testudo_loom)))]
 mod tests {
-    use std::sync::Arc;
     use std::task::Wake;
 
+    use super::super::sync::Arc;
     use super::*;
 
     #[test]
