@@ -9,13 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+pub(crate) use leaf::{Grown, Plain};
 use pin_project_lite::pin_project;
 use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Draft, Enter, EnterPlanned, Spot};
-use crate::host::{Frame, LeafSeat, Node};
+use crate::current::{self, Current, Draft, Enter, EnterPlanned};
+use crate::host::{Frame, Node};
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
@@ -28,6 +29,7 @@ pin_project! {
     ///    budget, and finds no hold (M1, M2).
     /// 2. The absorber is fixed before the future is dropped (M3).
     /// 3. A future that has ended, was cut, or has panicked is gone, and never polled again (M7).
+    #[project = Parts]
     pub(crate) struct Region<F> {
         #[pin]
         fut: Option<F>,
@@ -36,7 +38,7 @@ pin_project! {
 }
 
 /// What a region keeps beside its future.
-struct Entry {
+pub(crate) struct Entry {
     /// Ours while we are not being polled; the current one of whoever polls us, while we are.
     slot: Option<Current>,
     /// The waker of the last poll was armed.
@@ -103,23 +105,12 @@ impl Grace {
 
 impl<F> Region<F> {
     pub(crate) fn new(fut: F, cutting: Cutting) -> Self {
-        let entry =
-            Entry { slot: None, armed: false, saw_cancel: false, grace: Grace::default(), cutting, rests: None };
-        Self { fut: Some(fut), entry }
+        Self { fut: Some(fut), entry: Entry::new(cutting) }
     }
 
     /// A whole task, which is polled in its own frame from the start.
     pub(crate) fn within(frame: Arc<Frame>, fut: F) -> Self {
-        let mut region = Self::new(fut, Cutting::Unwinds);
-        region.entry.slot = Some(Current::at(frame));
-        region
-    }
-
-    /// A whole task that nothing has looked into.
-    pub(crate) fn of_leaf(leaf: LeafSeat, fut: F) -> Self {
-        let mut region = Self::new(fut, Cutting::Unwinds);
-        region.entry.slot = Some(Current::new(Spot::Leaf(leaf)));
-        region
+        Self { fut: Some(fut), entry: Entry::within(frame) }
     }
 
     /// Keeps what is rescued when the future is dropped, for [`take_rests`](Self::take_rests).
@@ -145,7 +136,7 @@ impl<F> Region<F> {
 
     /// The frame that it is bound to; not known while it is being polled.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
-        self.entry.slot.as_ref().and_then(Current::frame)
+        self.entry.frame()
     }
 
     /// Makes sure that a cancel wakes the task.
@@ -155,10 +146,20 @@ impl<F> Region<F> {
 
     /// Drops the future where it stands. A panic in a destructor is handed back.
     pub(crate) fn discard(self: Pin<&mut Self>) -> Result<(), Payload> {
-        let this = self.project();
-        let Entry { slot, rests, .. } = this.entry;
+        self.project().discard()
+    }
+}
+
+impl<'a, F> Parts<'a, F> {
+    /// A region whose parts are kept apart.
+    pub(crate) fn new(fut: Pin<&'a mut Option<F>>, entry: &'a mut Entry) -> Self {
+        Self { fut, entry }
+    }
+
+    pub(crate) fn discard(&mut self) -> Result<(), Payload> {
+        let Entry { slot, rests, .. } = &mut *self.entry;
         let _inside = Enter::new(slot);
-        discard(this.fut, rests)
+        discard(self.fut.as_mut(), rests)
     }
 }
 
@@ -211,21 +212,8 @@ fn collect_panic<T>(rests: &mut Vec<Rest>, poll: impl FnOnce() -> Result<T, Payl
 
 impl<F: Future> Region<F> {
     /// Polls the future inside its frame. Must not be called again after it was ready.
-    pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let Some(frame) = self.frame() else { return self.poll_leaf(cx) };
-        if frame.is_cancelled() {
-            let frame = Arc::clone(frame);
-            return self.poll_cancelled(&frame, cx);
-        }
-        let entry = self.as_mut().project().entry;
-        if std::mem::take(&mut entry.saw_cancel) {
-            entry.slot.iter_mut().for_each(|current| current.track = None);
-        }
-        let poll = self.as_mut().poll_inside(cx);
-        if poll.is_pending() {
-            self.arm(cx.waker());
-        }
-        poll
+    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        self.project().poll(cx)
     }
 
     /// Polls the future in its place, `branch`, which follows it if it has moved, and holds what is around it while it stays pending.
@@ -277,33 +265,49 @@ impl<F: Future> Region<F> {
         let poll = poll_future(this.fut, &mut this.entry.rests, cx);
         (poll, inside.end())
     }
+}
 
-    fn poll_inside(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let this = self.project();
-        let Entry { slot, rests, armed, .. } = this.entry;
+impl<F: Future> Parts<'_, F> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let Some(frame) = self.entry.frame() else { return Poll::Pending };
+        if frame.is_cancelled() {
+            let frame = Arc::clone(frame);
+            return self.poll_cancelled(&frame, cx);
+        }
+        if std::mem::take(&mut self.entry.saw_cancel) {
+            self.entry.slot.iter_mut().for_each(|current| current.track = None);
+        }
+        let poll = self.poll_inside(cx);
+        if poll.is_pending() {
+            self.entry.arm(cx.waker());
+        }
+        poll
+    }
+
+    fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let Entry { slot, rests, armed, .. } = &mut *self.entry;
         if let Some(current) = slot {
             let id = WakerId::of(cx.waker());
             *armed &= current.polled_by == id;
             current.polled_by = id;
         }
         let _inside = Enter::new(slot);
-        poll_future(this.fut, rests, cx)
+        poll_future(self.fut.as_mut(), rests, cx)
     }
 
     /// A poll that begins with the cancel visible.
-    fn poll_cancelled(mut self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let entry = self.as_mut().project().entry;
-        let was_held = frame.begin(!std::mem::replace(&mut entry.saw_cancel, true));
+    fn poll_cancelled(&mut self, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let was_held = frame.begin(!std::mem::replace(&mut self.entry.saw_cancel, true));
         let began_with_budget = has_budget_remaining();
         // Without a hold nobody asks whether a wake is outstanding.
-        let last = entry.slot.as_mut().and_then(|current| current.track.take());
+        let last = self.entry.slot.as_mut().and_then(|current| current.track.take());
         let (tracked, waker) = if was_held { tracked(last, cx.waker()) } else { (None, cx.waker().clone()) };
         if tracked.as_ref().is_some_and(|tracked| tracked.track.is_disturbed()) {
             frame.disturb();
         }
         let track = tracked.as_ref().map(|tracked| Arc::clone(&tracked.track));
-        entry.slot.iter_mut().for_each(|current| current.track.clone_from(&track));
-        let poll = self.as_mut().poll_inside(&mut Context::from_waker(&waker));
+        self.entry.slot.iter_mut().for_each(|current| current.track.clone_from(&track));
+        let poll = self.poll_inside(&mut Context::from_waker(&waker));
         if poll.is_ready() {
             return poll;
         }
@@ -315,17 +319,16 @@ impl<F: Future> Region<F> {
 
     /// Ends a poll with the cancel visible that was pending.
     fn conclude(
-        mut self: Pin<&mut Self>,
+        &mut self,
         frame: &Arc<Frame>,
         cx: &mut Context<'_>,
         began_with_budget: bool,
         tracked: Option<Tracked>,
     ) -> Poll<End<F::Output>> {
-        let entry = self.as_mut().project().entry;
         // First the waker, then the verdict: a hold that goes meanwhile finds the one or is missing in the other.
-        entry.arm(cx.waker());
+        self.entry.arm(cx.waker());
         let woken = tracked.as_ref().is_some_and(|tracked| tracked.track.is_woken());
-        let verdict = entry.verdict(frame, began_with_budget, woken);
+        let verdict = self.entry.verdict(frame, began_with_budget, woken);
         // The wakes of the judge are of this poll, too.
         drop(tracked);
         match verdict {
@@ -338,35 +341,50 @@ impl<F: Future> Region<F> {
         }
     }
 
-    fn cut(self: Pin<&mut Self>, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+    fn cut(&mut self, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let absorber = match self.entry.cutting {
             Cutting::Unwinds => frame.latch(),
             Cutting::Caught => Some(Arc::clone(frame.node())),
         };
-        self.cut_at(absorber, frame.node(), cx)
-    }
-
-    /// Drops the future of a region that `node` judges.
-    fn cut_at(
-        mut self: Pin<&mut Self>,
-        absorber: Option<Arc<Node>>,
-        node: &Arc<Node>,
-        cx: &mut Context<'_>,
-    ) -> Poll<End<F::Output>> {
-        let Some((absorber, cause)) = absorber.and_then(|node| node.cause().map(|cause| (node, cause))) else {
+        let Some((absorber, cause)) = cause_at(absorber) else {
             // A shield that was raised since the poll began has un-cancelled the region: it goes on (S5).
-            self.as_mut().arm(cx.waker());
+            self.entry.arm(cx.waker());
             return Poll::Pending;
         };
-        let goes_on = !Arc::ptr_eq(&absorber, node);
-        Poll::Ready(match self.discard() {
-            Ok(()) => End::Cut(Cut { goes_on, cause }),
-            Err(payload) => End::Panicked(payload),
-        })
+        Poll::Ready(End::cut(self.discard(), &absorber, frame.node(), cause))
+    }
+}
+
+/// Who absorbs a cut, with what it is cut for.
+fn cause_at(absorber: Option<Arc<Node>>) -> Option<(Arc<Node>, Cause)> {
+    absorber.and_then(|node| node.cause().map(|cause| (node, cause)))
+}
+
+impl<T> End<T> {
+    /// The end of what `node` judges, once it was `discarded` for an unwinding that ends at `absorber`.
+    fn cut(discarded: Result<(), Payload>, absorber: &Arc<Node>, node: &Arc<Node>, cause: Cause) -> Self {
+        match discarded {
+            Ok(()) => Self::Cut(Cut { goes_on: !Arc::ptr_eq(absorber, node), cause }),
+            Err(payload) => Self::Panicked(payload),
+        }
     }
 }
 
 impl Entry {
+    pub(crate) fn new(cutting: Cutting) -> Self {
+        Self { slot: None, armed: false, saw_cancel: false, grace: Grace::default(), cutting, rests: None }
+    }
+
+    /// That of a whole task.
+    pub(crate) fn within(frame: Arc<Frame>) -> Self {
+        Self { slot: Some(Current::at(frame)), ..Self::new(Cutting::Unwinds) }
+    }
+
+    /// The frame of the region; not known while it is being polled.
+    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
+        self.slot.as_ref().and_then(Current::frame)
+    }
+
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
     #[inline]
     fn arm(&mut self, waker: &Waker) {
@@ -378,7 +396,7 @@ impl Entry {
 
     fn arm_anew(&mut self, waker: &Waker) {
         let Some(current) = &mut self.slot else { return };
-        let Some(frame) = current.frame() else { return self.arm_leaf(waker) };
+        let Some(frame) = current.frame() else { return };
         frame.arm(waker);
         let is_cancelled = frame.is_cancelled();
         current.polled_by = WakerId::of(waker);

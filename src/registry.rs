@@ -292,6 +292,6 @@ impl<E> Shared<E> {
     fn of_root(root: Arc<Node>) -> Arc<Self> {
         let shared = Self::new(root, Policy::Supervise);
         shared.set_owned(true);
-        shared
+        Arc::new(shared)
     }
 }

@@ -43,8 +43,6 @@ pub(crate) struct Node<H> {
     tree: Mutex<Tree<H>>,
     pub(crate) info: Info,
     host: HostOf<H>,
-    /// How many leaves have become frames.
-    grown: AtomicUsize,
     /// Counts what is alive, if this node owns work: a nursery or a root.
     pub(crate) live: Option<Live>,
     /// Called, with no lock held, when this node begins to hold off a cancel: a shield lets its budget run then.
@@ -111,6 +109,8 @@ const ABOVE: usize = 1 << 7;
 const FINALIZER: usize = 1 << 8;
 /// It has a deadline.
 const TIMED: usize = 1 << 9;
+/// Somebody has looked into a task of this nursery, so that it has a frame that it may not know of. Never taken back.
+const LOOKED_INTO: usize = 1 << 10;
 
 impl<H> Node<H> {
     /// A node without a parent.
@@ -152,8 +152,7 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        let (grown, on_held_off) = (AtomicUsize::new(0), OnceLock::new());
-        Self { bits, tree: Mutex::new(tree), info, host, grown, live, on_held_off }
+        Self { bits, tree: Mutex::new(tree), info, host, live, on_held_off: OnceLock::new() }
     }
 
     /// The runtime that this node was first linked on; none before.

@@ -9,55 +9,67 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::start::Gate;
+use super::ticket::Regular;
 use super::{Shared, Ticket};
 use crate::core::node::{Leaf, TaskKey};
 use crate::core::task::TaskInfo;
 use crate::error::Failed;
 use crate::host::{self, Frame, LeafSeat, Member};
 use crate::outcome::{ChildOutput, Outcome, Panic};
-use crate::region::{End, Payload, Region};
+use crate::region::{End, Entry, Grown, Parts, Payload, Plain};
 use crate::report::{Event, Subject};
 use crate::task::{TaskRef, report_unseen};
 use crate::trace::Span;
 
 pin_project! {
-    /// A child with its frame and its part in the nursery.
+    /// A child with its part in the nursery.
     ///
     /// # Invariants
     ///
     /// 1. What the child owns is dropped before it is counted out, and it is counted out before its outcome can be seen: no
     ///    local of a child outlives its nursery (T56).
     /// 2. Dropped before its end, which only the end of the runtime does, it is counted out and reported as lost.
-    pub(crate) struct Child<F: Future, E: fmt::Display> {
+    pub(crate) struct Child<F, E: fmt::Display> {
         #[pin]
-        region: Region<F>,
+        fut: Option<F>,
+        // None once the child has ended.
         place: Option<Place<E>>,
         span: Span,
     }
 
-    impl<F: Future, E: fmt::Display> PinnedDrop for Child<F, E> {
+    impl<F, E: fmt::Display> PinnedDrop for Child<F, E> {
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let Some(place) = this.place.take() else { return };
+            let this = this.project();
+            let Some(mut place) = this.place.take() else { return };
             // A panic in a destructor of the child must not keep the count up.
-            drop(this.region.as_mut().discard());
-            place.lose(this.region.frame());
+            drop(place.discard(this.fut));
+            place.lose();
         }
     }
 }
 
 /// The place of a child in its nursery.
-pub(crate) struct Place<E> {
+enum Place<E> {
+    /// Nothing has looked into it. All that it keeps has to fit beside a small future into the least that the runtime allocates for
+    /// a task.
+    Plain {
+        plain: Plain,
+        ticket: Ticket<Arc<Shared<E>>, Regular>,
+    },
+    Framed(Box<Framed<E>>),
+}
+
+/// A child with a frame.
+struct Framed<E> {
     key: TaskKey,
-    /// It borrows, so it goes with the frame around it; that is no loss.
-    borrows: bool,
+    entry: Entry,
     /// Set for a child that has not said yet that it has started.
     gate: Option<Arc<Gate<E>>>,
     /// Last: the nursery may end as soon as it is dropped.
     ticket: Ticket<Arc<Shared<E>>>,
 }
 
-impl<F: Future, E: fmt::Display> Child<F, E> {
+impl<F, E: fmt::Display> Child<F, E> {
     /// A child with a frame from the start: others look into it, or will at its end.
     pub(crate) fn framed(
         fut: F,
@@ -67,25 +79,18 @@ impl<F: Future, E: fmt::Display> Child<F, E> {
     ) -> (Self, TaskRef) {
         let key = ticket.owner().node.add_task(&frame);
         let member = Member::Frame(Arc::clone(&frame));
-        Self::new(Region::within(frame, fut), member, Place { key, borrows: false, gate, ticket })
+        Self::new(fut, member, Place::Framed(Box::new(Framed { key, entry: Entry::within(frame), gate, ticket })))
     }
 
     /// A child that is no more than a leaf of its nursery.
-    pub(crate) fn leaf(fut: F, leaf: Leaf, ticket: Ticket<Arc<Shared<E>>>) -> (Self, TaskRef) {
-        let (seat, member) = LeafSeat::list(&ticket.owner().node, leaf);
-        let place = Place { key: seat.key(), borrows: false, gate: None, ticket };
-        Self::new(Region::of_leaf(seat, fut), member, place)
+    pub(crate) fn leaf(fut: F, leaf: Leaf, ticket: Ticket<Arc<Shared<E>>, Regular>) -> (Self, TaskRef) {
+        let (key, member) = ticket.owner().node.add_leaf(leaf);
+        Self::new(fut, member, Place::Plain { plain: Plain::new(key), ticket })
     }
 
-    fn new(region: Region<F>, member: Member, place: Place<E>) -> (Self, TaskRef) {
+    fn new(fut: F, member: Member, place: Place<E>) -> (Self, TaskRef) {
         let span = Span::of_task(&member);
-        (Self { region, place: Some(place), span }, TaskRef::new(member).expect("a child is a task"))
-    }
-
-    /// A child that borrows from the task it is polled in.
-    pub(crate) fn borrowing(mut self) -> Self {
-        self.place.iter_mut().for_each(|place| place.borrows = true);
-        self
+        (Self { fut: Some(fut), place: Some(place), span }, TaskRef::new(member).expect("a child is a task"))
     }
 }
 
@@ -98,21 +103,51 @@ where
     type Output = Outcome<<F::Output as ChildOutput<E>>::Value, Arc<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if this.place.is_none() {
-            return Poll::Pending;
-        }
-        let Poll::Ready(end) = this.span.inside(|| this.region.as_mut().poll(cx)) else { return Poll::Pending };
+        let this = self.project();
+        let (fut, place) = (this.fut, this.place);
+        let Poll::Ready(end) = this.span.inside(|| poll(fut, place, cx)) else { return Poll::Pending };
         let end = match end {
             End::Done(output) => Ended::Returned(output.into_child_result()),
             End::Cut(cut) => Ended::Cut(cut.cause),
             End::Panicked(payload) => Ended::Panicked(payload),
         };
-        Poll::Ready(match this.place.take() {
-            Some(place) => place.end(end, this.region.frame()),
+        Poll::Ready(match place.take() {
+            Some(place) => place.end(end),
             None => Outcome::Lost,
         })
     }
+}
+
+/// Polls a child in its place, which may become a frame by that.
+fn poll<F: Future, E>(
+    mut fut: Pin<&mut Option<F>>,
+    place: &mut Option<Place<E>>,
+    cx: &mut Context<'_>,
+) -> Poll<End<F::Output>> {
+    let Some(Place::Plain { plain, ticket }) = place else { return poll_framed(fut, place, |parts| parts.poll(cx)) };
+    let seat = seat(plain.key(), ticket.owner());
+    let grown = match plain.poll(fut.as_mut(), seat, cx) {
+        Ok(poll) => return poll,
+        Err(grown) => grown,
+    };
+    *place = place.take().map(|place| place.grown(&grown));
+    poll_framed(fut, place, |parts| parts.go_on(&grown, cx))
+}
+
+fn poll_framed<F: Future, E>(
+    fut: Pin<&mut Option<F>>,
+    place: &mut Option<Place<E>>,
+    poll: impl FnOnce(&mut Parts<'_, F>) -> Poll<End<F::Output>>,
+) -> Poll<End<F::Output>> {
+    match place {
+        Some(Place::Framed(framed)) => poll(&mut Parts::new(fut, &mut framed.entry)),
+        Some(Place::Plain { .. }) | None => Poll::Pending,
+    }
+}
+
+/// The place of a child for the time of one poll.
+fn seat<E>(key: TaskKey, shared: &Shared<E>) -> LeafSeat {
+    LeafSeat::new(Arc::clone(&shared.node), key, shared.is_owned())
 }
 
 /// How a child has ended, before anybody was told.
@@ -122,19 +157,68 @@ pub(crate) enum Ended<T, E> {
     Panicked(Payload),
 }
 
+impl<E> Place<E> {
+    /// The place of a child that has got a frame.
+    fn grown(self, grown: &Grown) -> Self {
+        match self {
+            Self::Plain { plain, ticket } => {
+                let (key, entry) = (plain.key(), Entry::within(Arc::clone(&grown.frame)));
+                Self::Framed(Box::new(Framed { key, entry, gate: None, ticket: ticket.weighed() }))
+            }
+            Self::Framed(_) => self,
+        }
+    }
+
+    fn discard<F>(&mut self, fut: Pin<&mut Option<F>>) -> Result<(), Payload> {
+        match self {
+            Self::Plain { plain, ticket } => plain.discard(fut, seat(plain.key(), ticket.owner())),
+            Self::Framed(framed) => Parts::new(fut, &mut framed.entry).discard(),
+        }
+    }
+
+    fn key(&self) -> TaskKey {
+        match self {
+            Self::Plain { plain, .. } => plain.key(),
+            Self::Framed(framed) => framed.key,
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared<E>> {
+        match self {
+            Self::Plain { ticket, .. } => ticket.owner(),
+            Self::Framed(framed) => framed.ticket.owner(),
+        }
+    }
+
+    fn gate(&self) -> Option<&Arc<Gate<E>>> {
+        match self {
+            Self::Plain { .. } => None,
+            Self::Framed(framed) => framed.gate.as_ref(),
+        }
+    }
+
+    fn frame(&self) -> Option<&Arc<Frame>> {
+        match self {
+            Self::Plain { .. } => None,
+            Self::Framed(framed) => framed.entry.frame(),
+        }
+    }
+}
+
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
-    fn end<T>(self, end: Ended<T, E>, frame: Option<&Arc<Frame>>) -> Outcome<T, Arc<E>> {
+    fn end<T>(self, end: Ended<T, E>) -> Outcome<T, Arc<E>> {
         let was_cut = matches!(end, Ended::Cut(_));
-        let shared = self.ticket.owner();
+        let shared = self.shared();
         let name = || self.name();
+        let handle_owns = shared.policy().handle_owns();
         let fail = |what| {
-            if !shared.policy().handle_owns() {
+            if !handle_owns {
                 shared.fail(name(), what);
             }
         };
-        let early = self.gate.as_ref().is_some_and(|gate| gate.close());
-        let outcome = match (end, &self.gate) {
+        let early = self.gate().is_some_and(|gate| gate.close());
+        let outcome = match (end, self.gate()) {
             (end, Some(gate)) if early => gate.hand_back(end, &shared.node),
             (Ended::Returned(Ok(value)), _) => {
                 shared.succeed(name);
@@ -152,29 +236,28 @@ impl<E: fmt::Display> Place<E> {
                 Outcome::Panicked(panic)
             }
         };
-        let handle_owns = shared.policy().handle_owns();
-        let unseen = self.leave(frame, was_cut);
+        let unseen = self.leave(was_cut);
         // A child whose handle owns it has a frame. Of any other nobody reports; it is counted out with `self`, before the outcome
         // goes out.
-        let Some(frame) = frame.filter(|_| handle_owns) else { return outcome };
+        let Some(frame) = self.frame().filter(|_| handle_owns).map(Arc::clone) else { return outcome };
         if unseen {
-            report_unseen(frame, &outcome);
+            report_unseen(&frame, &outcome);
         }
-        drop(self.ticket);
+        drop(self);
         if frame.task().is_some_and(TaskInfo::settle) && !unseen {
-            report_unseen(frame, &outcome);
+            report_unseen(&frame, &outcome);
         }
         outcome
     }
 
     /// Takes the child out of the tree. True if its handle is gone.
-    fn leave(&self, frame: Option<&Arc<Frame>>, was_cut: bool) -> bool {
+    fn leave(&self, was_cut: bool) -> bool {
         let end = |frame: &Arc<Frame>| {
             frame.task().filter(|_| was_cut).into_iter().for_each(TaskInfo::cut);
             frame.end_task()
         };
-        let unseen = frame.is_some_and(end);
-        match (frame, self.ticket.owner().node.remove_task(self.key)) {
+        let unseen = self.frame().is_some_and(end);
+        match (self.frame(), self.shared().node.remove_task(self.key())) {
             // Made by somebody else, and not known to the child before its end.
             (None, Some(frame)) => end(&frame),
             (Some(_), _) | (None, None) => unseen,
@@ -182,22 +265,22 @@ impl<E: fmt::Display> Place<E> {
     }
 
     fn member(&self) -> Member {
-        self.ticket.owner().node.member(self.key).expect("a child is listed until it leaves")
+        self.shared().node.member(self.key()).expect("a child is listed until it leaves")
     }
 
     fn name(&self) -> Arc<str> {
         self.member().with_task(TaskInfo::name).expect("a child is a task")
     }
 
-    fn lose(self, frame: Option<&Arc<Frame>>) {
-        if let Some(gate) = &self.gate {
+    fn lose(self) {
+        if let Some(gate) = self.gate() {
             gate.close();
         }
-        let member = self.member();
-        self.leave(frame, false);
-        if let Some(who) = member.with_task(Subject::of_task).filter(|_| !self.borrows) {
-            host::report(&self.ticket.owner().node, Event::Lost(who));
+        let (shared, member) = (self.shared(), self.member());
+        self.leave(false);
+        // What borrows goes with the frame around it; that is no loss.
+        if let Some(who) = member.with_task(Subject::of_task).filter(|_| !shared.borrows) {
+            host::report(&shared.node, Event::Lost(who));
         }
-        drop(self.ticket);
     }
 }

@@ -19,8 +19,9 @@ use tokio::task::coop::has_budget_remaining;
 
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
+use super::ticket::Regular;
 use super::{Nursery, Shared, Ticket};
-use crate::core::live::{Live, Weight};
+use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
 use crate::current;
 use crate::error::{NurseryError, SpawnError};
@@ -74,7 +75,7 @@ where
 {
     let info = Info::new(Kind::Nursery, Location::caller(), current::born());
     let node = CoreNode::unbound(info, Some(Live::new()), false);
-    let shared = Shared::new(Arc::clone(&node), Policy::default());
+    let shared = Arc::new(Shared::new(Arc::clone(&node), Policy::default()).borrowing());
     let queue = Rc::new(Queue {
         shared: Arc::clone(&shared),
         incoming: RefCell::default(),
@@ -158,10 +159,9 @@ where
         <F::Output as ChildOutput<E>>::Value: 'env,
     {
         let shared = &self.queue.shared;
-        let Some(ticket) = Ticket::at(Arc::clone(shared), Weight::Regular) else { panic!("{}", SpawnError::new(())) };
+        let Some(ticket) = Ticket::at(Arc::clone(shared), Regular) else { panic!("{}", SpawnError::new(())) };
         let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born(), shared.is_owned());
         let (child, task) = Child::leaf(fut, leaf, ticket);
-        let child = child.borrowing();
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
         let fill = Rc::clone(&slot);
         let child = child.map(move |outcome| fill.set(outcome));

@@ -17,6 +17,7 @@ use child::Child;
 pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
 pub use run::{NurseryRun, nursery};
 pub use start::{Start, Started};
+use ticket::Regular;
 pub(crate) use ticket::Ticket;
 
 use crate::blocking::{self, BlockingCx};
@@ -68,6 +69,8 @@ pub(crate) struct Shared<E> {
     body_ended: AtomicBool,
     /// A [`Policy`] as a number.
     policy: AtomicU8,
+    /// Its children live in the task that polls it, and go with that.
+    borrows: bool,
     fate: Mutex<Fate<E>>,
 }
 
@@ -77,10 +80,15 @@ struct Fate<E> {
 }
 
 impl<E> Shared<E> {
-    pub(crate) fn new(node: Arc<Node>, policy: Policy) -> Arc<Self> {
+    pub(crate) fn new(node: Arc<Node>, policy: Policy) -> Self {
         let fate = Mutex::new(Fate { failures: Vec::new(), succeeded: false });
         let (owned, body_ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { node, owned, body_ended, policy: AtomicU8::new(policy as u8), fate })
+        Self { node, owned, body_ended, policy: AtomicU8::new(policy as u8), borrows: false, fate }
+    }
+
+    /// The same for children that borrow.
+    fn borrowing(self) -> Self {
+        Self { borrows: true, ..self }
     }
 
     pub(crate) fn set_owned(&self, owned: bool) {
@@ -422,11 +430,12 @@ where
         <F::Output as ChildOutput<E>>::Value: Send + 'static,
     {
         let shared = &self.nursery.shared;
-        let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else { return Err(SpawnError::new(fut)) };
         let policy = shared.policy();
         let (child, task) = if self.is_plain() && !policy.handle_owns() {
+            let Some(ticket) = Ticket::at(Arc::clone(shared), Regular) else { return Err(SpawnError::new(fut)) };
             Child::leaf(fut, self.leaf(), ticket)
         } else {
+            let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else { return Err(SpawnError::new(fut)) };
             let shielded = self.shielded;
             let frame = self.into_frame(false);
             if shielded {

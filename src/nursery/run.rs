@@ -70,7 +70,7 @@ where
 {
     let info = Info::new(Kind::Nursery, Location::caller(), current::born());
     let node = CoreNode::unbound(info, Some(Live::new()), false);
-    let shared = Shared::new(Arc::clone(&node), Policy::default());
+    let shared = Arc::new(Shared::new(Arc::clone(&node), Policy::default()));
     let start = Body::new(body, Nursery::new(Arc::clone(&shared)));
     NurseryRun { region: Region::new(start, Cutting::Unwinds), inner: Inner::new(node, shared) }
 }

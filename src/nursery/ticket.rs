@@ -10,9 +10,31 @@ use crate::host::{self, Node};
 
 /// One part of an owner that is alive, counted out when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket<O: Owner = Arc<Node>> {
-    owner: O,
-    weight: Weight,
+pub(crate) struct Ticket<O: Owner = Arc<Node>, W: Weigh = Weight> {
+    /// None only once the part is that of another ticket.
+    owner: Option<O>,
+    weight: W,
+}
+
+/// How much a part counts, known here or from its type.
+pub(crate) trait Weigh: Copy {
+    fn weight(self) -> Weight;
+}
+
+impl Weigh for Weight {
+    fn weight(self) -> Weight {
+        self
+    }
+}
+
+/// That of nearly all parts, which takes no room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Regular;
+
+impl Weigh for Regular {
+    fn weight(self) -> Weight {
+        Weight::Regular
+    }
 }
 
 /// Something that keeps a node which counts.
@@ -26,15 +48,20 @@ impl Owner for Arc<Node> {
     }
 }
 
-impl<O: Owner> Ticket<O> {
+impl<O: Owner, W: Weigh> Ticket<O, W> {
     /// Counts one more part in at `owner`, if that is open.
-    pub(crate) fn at(owner: O, weight: Weight) -> Option<Self> {
-        let open = owner.node().live.as_ref().is_some_and(|live| live.try_acquire(weight));
-        open.then_some(()).map(|()| Self { owner, weight })
+    pub(crate) fn at(owner: O, weight: W) -> Option<Self> {
+        let open = owner.node().live.as_ref().is_some_and(|live| live.try_acquire(weight.weight()));
+        open.then_some(()).map(|()| Self { owner: Some(owner), weight })
     }
 
     pub(crate) fn owner(&self) -> &O {
-        &self.owner
+        self.owner.as_ref().expect("only `weighed` takes it")
+    }
+
+    /// The same part, with its weight at hand.
+    pub(crate) fn weighed(mut self) -> Ticket<O> {
+        Ticket { owner: self.owner.take(), weight: self.weight.weight() }
     }
 }
 
@@ -43,7 +70,7 @@ impl Ticket {
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
         CoreNode::around(node).find_map(|owner| {
             let weight = owner.live.as_ref()?.try_adopt()?;
-            Some(Self { owner, weight })
+            Some(Self { owner: Some(owner), weight })
         })
     }
 
@@ -54,18 +81,20 @@ impl Ticket {
 
     /// The part that an owner counts in for itself when it is made.
     pub(crate) fn first(owner: &Arc<Node>) -> Self {
-        Self { owner: Arc::clone(owner), weight: Weight::Regular }
+        Self { owner: Some(Arc::clone(owner)), weight: Weight::Regular }
     }
 }
 
-impl<O: Owner> Drop for Ticket<O> {
+impl<O: Owner, W: Weigh> Drop for Ticket<O, W> {
     fn drop(&mut self) {
-        let only_daemons = self.owner.node().live.as_ref().is_some_and(|live| {
-            let twice = sabotage::has(Bug::DoubleRelease) && live.release(self.weight);
-            twice || live.release(self.weight)
+        let Some(owner) = &self.owner else { return };
+        let weight = self.weight.weight();
+        let only_daemons = owner.node().live.as_ref().is_some_and(|live| {
+            let twice = sabotage::has(Bug::DoubleRelease) && live.release(weight);
+            twice || live.release(weight)
         });
         if only_daemons {
-            host::cancel(self.owner.node(), Cause::new(CauseKind::OnlyDaemons));
+            host::cancel(owner.node(), Cause::new(CauseKind::OnlyDaemons));
         }
     }
 }

@@ -4,16 +4,17 @@ use std::panic::Location;
 use std::task::Waker;
 
 use super::super::frame::Verdict;
-use super::super::node::{self, Leaf};
+use super::super::node::{self, Leaf, TaskKey};
 use super::super::sync::{Arc, model};
 use super::{Bell, Frame, Hold, Node, Poller, WakerId, cause, join, nursery, root, spawn};
 
 type LeafSeat = node::LeafSeat<()>;
 type Member = node::Member<()>;
 
-/// A task that is polled as `Region` does: as a leaf until it finds that it has a frame.
+/// A task that is polled as `Child` does: as a leaf until it finds that it has a frame.
 struct Task {
     seat: LeafSeat,
+    key: TaskKey,
     bell: Arc<Bell>,
     waker: Waker,
     armed: bool,
@@ -24,14 +25,15 @@ struct Task {
 impl Task {
     /// A task in the list of `home`, as a spawn leaves it.
     fn listed(home: &Arc<Node>) -> (Self, Arc<Member>) {
-        let (seat, member) = LeafSeat::list(home, Leaf::new(1, Location::caller(), 0, true));
+        let (key, member) = home.add_leaf(Leaf::new(1, Location::caller(), 0, true));
         let (bell, waker) = Bell::new();
-        (Self { seat, bell, waker, armed: false, framed: None }, Arc::new(member))
+        let seat = LeafSeat::new(Arc::clone(home), key, true);
+        (Self { seat, key, bell, waker, armed: false, framed: None }, Arc::new(member))
     }
 
     /// One poll in which nothing holds the task. True if it is cut by that.
     fn poll(&mut self) -> bool {
-        if let Some(frame) = self.seat.grown() {
+        if let Some(frame) = self.seat.frame() {
             return self.poll_framed(frame);
         }
         if self.seat.begin() {
@@ -70,7 +72,7 @@ impl Task {
 
     /// Its end, as its nursery sees it.
     fn end(&self, home: &Node) {
-        if let Some(frame) = home.remove_task(self.seat.key()) {
+        if let Some(frame) = home.remove_task(self.key) {
             frame.end_task();
         }
     }
@@ -154,9 +156,10 @@ fn who_knows_a_leaf_that_has_ended_does_not_cancel_the_next_in_its_place() {
         let (task, member) = Task::listed(&home);
         let cancel = spawn(&member, cancel_alone);
         task.end(&home);
-        let (next, known) = LeafSeat::list(&home, Leaf::new(2, Location::caller(), 0, true));
-        assert_eq!(next.key(), task.seat.key());
+        let (key, known) = home.add_leaf(Leaf::new(2, Location::caller(), 0, true));
+        assert_eq!(key, task.key);
         join(cancel);
+        let next = LeafSeat::new(home, key, true);
         assert!(!next.is_cancelled() && !known.has_ended());
         assert!(member.has_ended());
     });

@@ -3,17 +3,17 @@
 use std::panic::Location;
 use std::task::Waker;
 
-use super::{Info, Kind, Node};
+use super::{Info, Kind, LOOKED_INTO, Node};
 use crate::core::frame::Frame;
-use crate::core::sync::{Arc, Ordering};
+use crate::core::sync::Arc;
 use crate::core::task::{TaskInfo, Traits};
 
 /// A task as its nursery lists it.
 ///
 /// # Invariants
 ///
-/// 1. A leaf becomes a frame at most once, under the lock of its nursery, and takes its waker along. `grown` of the nursery rises
-///    with it, so that a task that finds it as it was has no frame.
+/// 1. A leaf becomes a frame at most once, under the lock of its nursery, and takes its waker along. If that is not the work of the
+///    task itself, the nursery is marked with it: a task whose nursery has no mark has no frame that it does not know of.
 /// 2. The waker of a leaf stays: a cancel wakes by clones of it. So a task that is not looked into arms once.
 /// 3. Only the task itself takes its place out of the list, at its end.
 pub(super) enum Listed<H> {
@@ -164,58 +164,39 @@ impl<H> Member<H> {
     }
 }
 
-/// The place of a leaf, as the task itself knows it.
+/// The place of a leaf, as the task itself knows it during one poll.
 pub(crate) struct LeafSeat<H> {
     home: Arc<Node<H>>,
     key: TaskKey,
-    /// `grown` of the nursery when the task saw last that it had no frame.
-    grown: usize,
     owned: bool,
     /// The poll that goes on began with the cancel visible.
     saw_cancel: bool,
 }
 
 impl<H> LeafSeat<H> {
-    /// Lists a task that has not begun; gives its own place, and what others know it by.
-    pub(crate) fn list(home: &Arc<Node<H>>, leaf: Leaf) -> (Self, Member<H>) {
-        let Leaf { id, place, born, owned, .. } = leaf;
-        // Nobody knows the leaf before it is listed, so what has grown before is not it.
-        let grown = home.grown.load(Ordering::Acquire);
-        let key = TaskKey::of(home.tree.lock().tasks.insert(Listed::Leaf(leaf)));
-        let seat = Self { home: Arc::clone(home), key, grown, owned, saw_cancel: false };
-        (seat, Member::Leaf(LeafRef { home: Arc::clone(home), key, id, place, born }))
+    pub(crate) fn new(home: Arc<Node<H>>, key: TaskKey, owned: bool) -> Self {
+        Self { home, key, owned, saw_cancel: false }
     }
 
     pub(crate) fn home(&self) -> &Arc<Node<H>> {
         &self.home
     }
 
-    pub(crate) fn key(&self) -> TaskKey {
-        self.key
-    }
-
     pub(crate) fn is_owned(&self) -> bool {
         self.owned
     }
 
-    /// The frame that somebody has made. One load as long as nobody has for any task of the nursery.
-    pub(crate) fn grown(&mut self) -> Option<Arc<Frame<H>>> {
-        let grown = self.home.grown.load(Ordering::Acquire);
-        if grown == self.grown {
+    /// The frame that somebody else has made. One load as long as nobody has for any task of the nursery.
+    pub(crate) fn frame(&self) -> Option<Arc<Frame<H>>> {
+        if !self.home.has(LOOKED_INTO) {
             return None;
         }
-        self.grown = grown;
         self.home.tree.lock().tasks.get(self.key.get())?.frame().map(Arc::clone)
     }
 
     /// True if the task is cancelled, by its nursery or, through a frame that it does not know of yet, alone.
     pub(crate) fn is_cancelled(&self) -> bool {
-        let alone = || {
-            let tree = self.home.tree.lock();
-            let frame = tree.tasks.get(self.key.get()).and_then(Listed::frame);
-            frame.is_some_and(|frame| frame.is_cancelled())
-        };
-        self.home.is_cancelled() || (self.home.grown.load(Ordering::Acquire) != self.grown && alone())
+        self.home.is_cancelled() || self.frame().is_some_and(|frame| frame.is_cancelled())
     }
 
     /// Begins a poll of a task that has no frame. True if the cancel is visible.
@@ -251,6 +232,13 @@ impl<H> LeafSeat<H> {
 }
 
 impl<H> Node<H> {
+    /// Lists a task that has not begun; gives its place, and what others know it by.
+    pub(crate) fn add_leaf(self: &Arc<Self>, leaf: Leaf) -> (TaskKey, Member<H>) {
+        let Leaf { id, place, born, .. } = leaf;
+        let key = TaskKey::of(self.tree.lock().tasks.insert(Listed::Leaf(leaf)));
+        (key, Member::Leaf(LeafRef { home: Arc::clone(self), key, id, place, born }))
+    }
+
     /// A task as others see it.
     pub(crate) fn member(self: &Arc<Self>, key: TaskKey) -> Option<Member<H>> {
         self.tree.lock().tasks.get(key.get()).map(|listed| self.member_of(key, listed))
@@ -282,7 +270,9 @@ impl<H> Node<H> {
     fn frame_of(self: &Arc<Self>, key: TaskKey, id: u64) -> Option<Arc<Frame<H>>> {
         let mut tree = self.tree.lock();
         let listed = tree.tasks.get_mut(key.get()).filter(|listed| listed.id() == Some(id))?;
-        Some(self.grow(listed))
+        let frame = self.grow(listed);
+        self.put(LOOKED_INTO, true);
+        Some(frame)
     }
 
     /// Invariant 1. The caller holds the lock of this node.
@@ -292,7 +282,6 @@ impl<H> Node<H> {
             Listed::Leaf(leaf) => Frame::of_leaf(Arc::clone(self), leaf),
         };
         *listed = Listed::Frame(Arc::clone(&frame));
-        self.grown.fetch_add(1, Ordering::Release);
         frame
     }
 }
