@@ -82,28 +82,32 @@ impl<T, E> Outcome<T, E> {
 /// A panic that was caught at the edge of a task. Clones share the payload.
 #[derive(Clone)]
 pub struct Panic {
-    message: Arc<str>,
-    payload: Arc<Mutex<Option<Box<dyn Any + Send>>>>,
+    caught: Arc<Caught>,
+}
+
+struct Caught {
+    message: Box<str>,
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Panic {
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
-            (Some(text), _) => Arc::from(*text),
-            (None, Some(text)) => Arc::from(text.as_str()),
-            (None, None) => Arc::from("a payload that is not a string"),
+            (Some(text), _) => Box::from(*text),
+            (None, Some(text)) => text.as_str().into(),
+            (None, None) => Box::from("a payload that is not a string"),
         };
-        Self { message, payload: Arc::new(Mutex::new(Some(payload))) }
+        Self { caught: Arc::new(Caught { message, payload: Mutex::new(Some(payload)) }) }
     }
 
     /// Returns the message of the panic, or says that its payload is not a string.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.caught.message
     }
 
     /// Takes the payload out; only one clone gets it.
     pub fn take_payload(&self) -> Option<Box<dyn Any + Send>> {
-        lock(&self.payload).take()
+        lock(&self.caught.payload).take()
     }
 
     /// Goes on with the panic in this thread, with its own payload, or with its message if another clone has taken that.
@@ -112,20 +116,20 @@ impl Panic {
     ///
     /// Always.
     pub fn resume(self) -> ! {
-        let payload = self.take_payload().unwrap_or_else(|| Box::new(self.message.to_string()));
+        let payload = self.take_payload().unwrap_or_else(|| Box::new(self.message().to_owned()));
         std::panic::resume_unwind(payload)
     }
 }
 
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Panic").field(&self.message).finish()
+        f.debug_tuple("Panic").field(&self.message()).finish()
     }
 }
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "panicked: {}", self.message)
+        write!(f, "panicked: {}", self.message())
     }
 }
 
@@ -133,7 +137,7 @@ impl std::error::Error for Panic {}
 
 impl PartialEq for Panic {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.payload, &other.payload)
+        Arc::ptr_eq(&self.caught, &other.caught)
     }
 }
 

@@ -235,7 +235,7 @@ impl<H> Node<H> {
     /// Lists a task that has not begun; gives its place, and what others know it by.
     pub(crate) fn add_leaf(self: &Arc<Self>, leaf: Leaf) -> (TaskKey, Member<H>) {
         let Leaf { id, place, born, .. } = leaf;
-        let key = TaskKey::of(self.tree.lock().tasks.insert(Listed::Leaf(leaf)));
+        let key = self.list(Listed::Leaf(leaf));
         (key, Member::Leaf(LeafRef { home: Arc::clone(self), key, id, place, born }))
     }
 
@@ -254,7 +254,16 @@ impl<H> Node<H> {
     }
 
     pub(crate) fn add_task(&self, frame: &Arc<Frame<H>>) -> TaskKey {
-        TaskKey::of(self.tree.lock().tasks.insert(Listed::Frame(Arc::clone(frame))))
+        self.list(Listed::Frame(Arc::clone(frame)))
+    }
+
+    fn list(&self, listed: Listed<H>) -> TaskKey {
+        let tasks = &mut self.tree.lock().tasks;
+        if tasks.len() == tasks.capacity() {
+            // By half: doubled, the list is what a nursery of many waiting tasks has most of.
+            tasks.reserve_exact((tasks.len() / 2).max(4));
+        }
+        TaskKey::of(tasks.insert(listed))
     }
 
     /// Takes a task out; gives the frame that it had.
