@@ -10,7 +10,7 @@ use crate::core::node::{Info, Kind};
 use crate::core::task::{TaskInfo, Traits};
 use crate::host::{self, Frame, Node};
 use crate::outcome::{Outcome, Panic, TaskOutput};
-use crate::region::{End, Region};
+use crate::region::{Cutting, End, Region};
 use crate::shield::shield_scoped;
 
 /// Polls the main future of a run as a task of its root.
@@ -18,7 +18,8 @@ pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End
     let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
     let frame = Frame::of_task(Arc::clone(root), true, task);
     let key = root.add_task(&frame);
-    let mut region = pin!(Region::within(Arc::clone(&frame), main));
+    let mut region = pin!(Region::new(main, Cutting::Unwinds));
+    region.as_mut().enter(Arc::clone(&frame));
     let end = std::future::poll_fn(|cx| region.as_mut().poll(cx)).await;
     if let (End::Cut(_), Some(task)) = (&end, frame.task()) {
         task.cut();

@@ -108,11 +108,6 @@ impl<F> Region<F> {
         Self { fut: Some(fut), entry: Entry::new(cutting) }
     }
 
-    /// A whole task, which is polled in its own frame from the start.
-    pub(crate) fn within(frame: Arc<Frame>, fut: F) -> Self {
-        Self { fut: Some(fut), entry: Entry::within(frame) }
-    }
-
     /// Keeps what is rescued when the future is dropped, for [`take_rests`](Self::take_rests).
     pub(crate) fn collecting(mut self) -> Self {
         self.entry.rests = Some(Box::default());
