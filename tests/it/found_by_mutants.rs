@@ -5,14 +5,15 @@ use std::future::{Future, pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
-    CancelScope, FinalizeExt, Policy, Runner, Started, drain, dump, is_cancelled, nursery, nursery_local, shield,
-    shield_local,
+    CancelScope, FinalizeExt, Nursery, Policy, Runner, Started, TaskRef, drain, dump, is_cancelled, nursery,
+    nursery_local, shield, shield_local,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -83,6 +84,22 @@ async fn child_that_was_un_cancelled_hears_of_the_next_cancel() {
     }));
     assert!(end.await.is_err());
     assert_eq!(began.elapsed(), S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_with_a_name_that_was_un_cancelled_hears_of_the_next_cancel() {
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let end = outer.run(nursery(|n| async move {
+        let scope = n.scope();
+        n.task().name("child").spawn(pending::<()>());
+        yield_now().await;
+        handle.cancel("outside");
+        scope.set_shielded(true);
+        yield_now().await;
+        scope.set_shielded(false);
+    }));
+    assert!(timeout(S, end).await.is_ok_and(|end| end.is_err()), "a wake was lost");
 }
 
 /// It ends at once, and panics when it is dropped.
@@ -617,4 +634,139 @@ async fn child_that_waits_for_its_own_start_waits_for_itself_and_stops_no_thread
         Ok::<_, Infallible>(())
     });
     assert!(timeout(S, run).await.is_err());
+}
+
+#[testudo::test]
+async fn child_sees_in_its_first_poll_that_its_nursery_is_cancelled_or_that_it_is_alone() {
+    let run = nursery(|n| async move {
+        let (hand_in, handed_in) = oneshot::channel::<TaskRef>();
+        let (said, heard) = oneshot::channel();
+        let task = n.spawn(async {
+            let own = handed_in.await.unwrap();
+            let before = is_cancelled();
+            own.cancel("alone");
+            said.send((before, is_cancelled())).unwrap();
+        });
+        hand_in.send(task.as_ref()).unwrap();
+        assert_eq!(heard.await, Ok((false, true)));
+        n.cancel("all");
+        let (said, heard) = oneshot::channel();
+        n.spawn(shield(async { said.send(is_cancelled()).unwrap() }));
+        n.spawn(async { assert!(is_cancelled(), "its nursery is") });
+        assert_eq!(heard.await, Ok(false), "a shield holds it off");
+        Ok::<_, Infallible>(())
+    });
+    assert!(run.await.is_ok());
+}
+
+#[test]
+fn shield_that_tells_of_itself_in_the_first_poll_of_a_child_of_a_plain_task_is_not_lost_to_the_end_of_a_run() {
+    let done = Count::default();
+    let count = done.clone();
+    let finished = Runner::new().signals(false).reporter(None).run(async move {
+        let ((begin, begun), (main, end_of_main)) = (oneshot::channel(), std::sync::mpsc::channel::<()>());
+        drop(plain_task(nursery(|n| async move {
+            n.spawn(shield(async move {
+                begin.send(()).unwrap();
+                assert!(end_of_main.recv().is_err());
+                yield_now().await;
+                count.add();
+                Ok::<_, Infallible>(())
+            }));
+            Ok(())
+        })));
+        begun.await.unwrap();
+        drop(main);
+    });
+    assert!(finished.report.is_clean(), "{}", finished.report);
+    assert_eq!(done.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_has_started_is_not_cancelled_with_the_scope_that_started_it() {
+    let done = Count::default();
+    let count = done.clone();
+    let run = nursery(|n| async move {
+        let scope = CancelScope::new();
+        let handle = scope.handle();
+        let body = async {
+            let started = n.start(|started| async move {
+                started.started(());
+                sleep(S).await;
+                count.add();
+                Ok::<_, Infallible>(())
+            });
+            assert!(started.await.is_ok());
+            handle.cancel("the scope alone");
+            pending::<()>().await;
+        };
+        assert!(scope.run(body).await.is_err());
+        Ok(())
+    });
+    assert!(run.await.is_ok());
+    assert_eq!(done.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_has_started_does_not_move_with_its_start() {
+    let done = Count::default();
+    let count = done.clone();
+    let run = nursery(|n| async move {
+        let mut start = Box::pin(n.start(|started| async move {
+            started.started(());
+            sleep(S).await;
+            count.add();
+            Ok::<_, Infallible>(())
+        }));
+        assert!(CancelScope::new().run(is_pending(start.as_mut())).await.is_ok_and(|pending| pending));
+        yield_now().await;
+        let scope = CancelScope::new();
+        let handle = scope.handle();
+        let body = async {
+            assert!(start.await.is_ok());
+            handle.cancel("the scope alone");
+            pending::<()>().await;
+        };
+        assert!(scope.run(body).await.is_err());
+        Ok(())
+    });
+    assert!(run.await.is_ok());
+    assert_eq!(done.get(), 1);
+}
+
+/// Says in its destructor how many children its nursery has.
+struct Census(Nursery<Infallible>, Arc<AtomicUsize>);
+
+impl Drop for Census {
+    fn drop(&mut self) {
+        self.1.store(self.0.len(), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_a_child_owns_is_dropped_before_it_is_counted_out_though_its_runtime_ends() {
+    let counted = Arc::new(AtomicUsize::new(0));
+    let runtime = paused();
+    let seen = Arc::clone(&counted);
+    let mut run = Box::pin(nursery(|n| async move {
+        let census = Census(n.clone(), seen);
+        n.spawn(async move {
+            pending::<()>().await;
+            drop(census);
+        });
+        pending::<Result<(), _>>().await
+    }));
+    assert!(runtime.block_on(async { is_pending(run.as_mut()).await }));
+    runtime.block_on(turns());
+    drop(runtime);
+    assert_eq!(counted.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_outside_of_any_task_has_an_age_of_its_own() {
+    let older = nursery(|_| async { Ok::<_, Infallible>(()) });
+    sleep(S).await;
+    let younger = nursery(|_| async { Ok::<_, Infallible>(dump().entries().iter().map(|e| e.who().age()).max()) });
+    assert_eq!(younger.await.ok().flatten(), Some(Duration::ZERO));
+    drop(older);
 }

@@ -294,3 +294,19 @@ impl<H> Node<H> {
         frame
     }
 }
+
+#[cfg(all(test, not(testudo_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_tasks_grows_by_half() {
+        let node: Arc<Node<()>> = Node::unbound(Info::new(Kind::Nursery, Location::caller(), 0), None, false);
+        for id in 0..600 {
+            let (_, member) = node.add_leaf(Leaf::new(id, Location::caller(), 0, true));
+            assert!(!member.has_ended());
+        }
+        let capacity = node.tree.lock().tasks.capacity();
+        assert!((640..=900).contains(&capacity), "{capacity}");
+    }
+}
