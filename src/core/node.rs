@@ -6,11 +6,13 @@ mod info;
 mod latch;
 mod leaf;
 mod links;
+mod tasks;
 
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 use leaf::Listed;
 pub(crate) use leaf::{Leaf, LeafSeat, Member, TaskKey};
+use tasks::Tasks;
 
 use std::task::Waker;
 
@@ -75,7 +77,7 @@ struct Tree<H> {
     /// The frame of the region that this node belongs to: the body of a scope, a task.
     region: Option<Arc<Frame<H>>>,
     /// The tasks that this node judges, as the nursery that they are children of.
-    tasks: Slab<Listed<H>>,
+    tasks: Tasks<Listed<H>>,
     /// Who waits for `cancelled()` from anywhere. A wake takes the waker; the place stays with whoever got it.
     listeners: Slab<Option<Waker>>,
     /// First the cause that won, then all later requests in their order.
@@ -146,7 +148,7 @@ impl<H> Node<H> {
             outside: None,
             children: Slab::new(),
             region: None,
-            tasks: Slab::new(),
+            tasks: Tasks::new(),
             listeners: Slab::new(),
             causes: Vec::new(),
             deadline: None,

@@ -669,6 +669,8 @@ fn shield_that_tells_of_itself_in_the_first_poll_of_a_child_of_a_plain_task_is_n
             n.spawn(shield(async move {
                 begin.send(()).unwrap();
                 assert!(end_of_main.recv().is_err());
+                // Time enough for a run that does not wait to end.
+                (0..10_000).for_each(|_| std::thread::yield_now());
                 yield_now().await;
                 count.add();
                 Ok::<_, Infallible>(())

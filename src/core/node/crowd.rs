@@ -44,9 +44,9 @@ impl<H> Crowd<H> {
             self.wakers.extend(tree.listeners.iter_mut().filter_map(|(_, waker)| waker.take()));
             self.wakers.extend(tree.region.iter().filter_map(|frame| frame.take_waker()));
         }
-        let end = tree.tasks.capacity().min(self.next + Self::BATCH);
+        let end = tree.tasks.bound().min(self.next + Self::BATCH);
         self.wakers.extend((self.next..end).filter_map(|key| tree.tasks.get(key)?.waker()));
-        let is_done = end >= tree.tasks.capacity();
+        let is_done = end >= tree.tasks.bound();
         drop(tree);
         self.next = if is_done { 0 } else { end };
         let done = if is_done { self.nodes.pop() } else { None };

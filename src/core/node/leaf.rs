@@ -235,7 +235,7 @@ impl<H> Node<H> {
     /// Lists a task that has not begun; gives its place, and what others know it by.
     pub(crate) fn add_leaf(self: &Arc<Self>, leaf: Leaf) -> (TaskKey, Member<H>) {
         let Leaf { id, place, born, .. } = leaf;
-        let key = self.list(Listed::Leaf(leaf));
+        let key = TaskKey::of(self.tree.lock().tasks.insert(Listed::Leaf(leaf)));
         (key, Member::Leaf(LeafRef { home: Arc::clone(self), key, id, place, born }))
     }
 
@@ -254,16 +254,7 @@ impl<H> Node<H> {
     }
 
     pub(crate) fn add_task(&self, frame: &Arc<Frame<H>>) -> TaskKey {
-        self.list(Listed::Frame(Arc::clone(frame)))
-    }
-
-    fn list(&self, listed: Listed<H>) -> TaskKey {
-        let tasks = &mut self.tree.lock().tasks;
-        if tasks.len() == tasks.capacity() {
-            // By half: doubled, the list is what a nursery of many waiting tasks has most of.
-            tasks.reserve_exact((tasks.len() / 2).max(4));
-        }
-        TaskKey::of(tasks.insert(listed))
+        TaskKey::of(self.tree.lock().tasks.insert(Listed::Frame(Arc::clone(frame))))
     }
 
     /// Takes a task out; gives the frame that it had.
@@ -292,21 +283,5 @@ impl<H> Node<H> {
         };
         *listed = Listed::Frame(Arc::clone(&frame));
         frame
-    }
-}
-
-#[cfg(all(test, not(testudo_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_of_tasks_grows_by_half() {
-        let node: Arc<Node<()>> = Node::unbound(Info::new(Kind::Nursery, Location::caller(), 0), None, false);
-        for id in 0..600 {
-            let (_, member) = node.add_leaf(Leaf::new(id, Location::caller(), 0, true));
-            assert!(!member.has_ended());
-        }
-        let capacity = node.tree.lock().tasks.capacity();
-        assert!((640..=900).contains(&capacity), "{capacity}");
     }
 }

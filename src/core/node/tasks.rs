@@ -1,0 +1,143 @@
+//! The list of the tasks of a nursery, in chunks that stay where they are.
+
+use slab::Slab;
+
+/// A slab that does not copy what is in it when it grows: that would be a good part of the price of a task, and of its memory.
+///
+/// # Invariants
+///
+/// 1. `first` holds the keys below `CHUNK`, the chunk at `i` of `more` the `CHUNK` keys from `CHUNK * (i + 1)` on.
+/// 2. A chunk of `more` that has room is the last, or is in `holes`, once.
+pub(super) struct Tasks<T> {
+    /// It grows, so that a small nursery has a small list.
+    first: Slab<T>,
+    more: Vec<Slab<T>>,
+    holes: Vec<usize>,
+}
+
+const CHUNK: usize = 64;
+
+impl<T> Tasks<T> {
+    pub(super) fn new() -> Self {
+        Self { first: Slab::new(), more: Vec::new(), holes: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, task: T) -> usize {
+        if self.first.len() < CHUNK {
+            return self.first.insert(task);
+        }
+        let index = self.with_room();
+        CHUNK * (index + 1) + self.more[index].insert(task)
+    }
+
+    /// A chunk of `more` that has room, made if there is none.
+    #[inline]
+    fn with_room(&mut self) -> usize {
+        if self.more.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            return self.hole_or_more();
+        }
+        self.more.len() - 1
+    }
+
+    fn hole_or_more(&mut self) -> usize {
+        let Some(&hole) = self.holes.last() else {
+            self.more.push(Slab::with_capacity(CHUNK));
+            return self.more.len() - 1;
+        };
+        // It has room for one, at least.
+        if self.more[hole].len() + 1 == CHUNK {
+            self.holes.pop();
+        }
+        hole
+    }
+
+    /// Takes one out that is there.
+    pub(super) fn remove(&mut self, key: usize) -> T {
+        let Some(index) = (key / CHUNK).checked_sub(1) else { return self.first.remove(key) };
+        if self.more[index].len() == CHUNK && index + 1 < self.more.len() {
+            self.holes.push(index);
+        }
+        self.more[index].remove(key % CHUNK)
+    }
+
+    pub(super) fn get(&self, key: usize) -> Option<&T> {
+        match (key / CHUNK).checked_sub(1) {
+            None => self.first.get(key),
+            Some(index) => self.more.get(index)?.get(key % CHUNK),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut T> {
+        match (key / CHUNK).checked_sub(1) {
+            None => self.first.get_mut(key),
+            Some(index) => self.more.get_mut(index)?.get_mut(key % CHUNK),
+        }
+    }
+
+    /// All with their keys, in the order of these.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        let chunks = std::iter::once(&self.first).chain(&self.more);
+        chunks.enumerate().flat_map(|(index, chunk)| chunk.iter().map(move |(key, task)| (CHUNK * index + key, task)))
+    }
+
+    /// No key is as high.
+    pub(super) fn bound(&self) -> usize {
+        if self.more.is_empty() { self.first.capacity() } else { CHUNK * (self.more.len() + 1) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.first.len() + self.more.iter().map(Slab::len).sum::<usize>()
+    }
+}
+
+#[cfg(all(test, not(testudo_loom)))]
+mod tests {
+    use super::*;
+
+    /// A list of so many, each of which is its own key.
+    fn list(size: usize) -> Tasks<usize> {
+        let mut tasks = Tasks::new();
+        for expected in 0..size {
+            assert_eq!(tasks.insert(expected), expected);
+        }
+        tasks
+    }
+
+    #[test]
+    fn each_is_found_by_its_key() {
+        let mut tasks = list(300);
+        for key in 0..300 {
+            assert_eq!(tasks.get(key), Some(&key));
+            assert_eq!(tasks.get_mut(key).map(|task| *task), Some(key));
+        }
+        assert!(tasks.get(300).is_none() && tasks.get_mut(300).is_none() && tasks.get(10_000).is_none());
+        let all: Vec<_> = tasks.iter().map(|(key, task)| (key, *task)).collect();
+        assert_eq!(all, (0..300).map(|key| (key, key)).collect::<Vec<_>>());
+        assert_eq!(tasks.len(), 300);
+    }
+
+    #[test]
+    fn what_is_taken_out_makes_room_before_the_list_grows() {
+        let mut tasks = list(5 * CHUNK);
+        for step in [2, 7, 64, 65] {
+            let gone: Vec<usize> = (0..5 * CHUNK).step_by(step).collect();
+            gone.iter().for_each(|&key| assert_eq!(tasks.remove(key), key));
+            assert!(gone.iter().all(|&key| tasks.get(key).is_none()));
+            assert_eq!((tasks.len(), tasks.iter().count()), (5 * CHUNK - gone.len(), 5 * CHUNK - gone.len()));
+            let mut places: Vec<usize> = gone.iter().map(|_| tasks.insert(usize::MAX)).collect();
+            places.iter().for_each(|&key| *tasks.get_mut(key).expect("it is there") = key);
+            places.sort_unstable();
+            assert_eq!(places, gone);
+        }
+        assert_eq!(tasks.bound(), 5 * CHUNK);
+        assert_eq!(tasks.insert(0), 5 * CHUNK);
+    }
+
+    #[test]
+    fn a_small_list_is_small() {
+        assert_eq!(Tasks::<usize>::new().bound(), 0);
+        assert!(list(1).bound() <= 4);
+        assert_eq!((list(CHUNK).bound(), list(CHUNK + 1).bound()), (CHUNK, 2 * CHUNK));
+    }
+}
