@@ -170,7 +170,8 @@ impl ScopeHandle {
         host::cancel(&self.node, current::request(reason.into()))
     }
 
-    /// Moves the deadline; `None` takes it away. One that has passed cancels at once, and one that has fired stays fired.
+    /// Moves the deadline; `None` takes it away. One that has passed cancels at once, or, before the run, at its beginning. One that has
+    /// fired stays fired.
     pub fn set_deadline(&self, at: Option<Instant>) {
         deadline::set(&self.node, at.map(clock::ticks));
     }

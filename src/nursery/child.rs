@@ -284,3 +284,17 @@ impl<E: fmt::Display> Place<E> {
         }
     }
 }
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Tokio keeps 96 bytes of its own in a task, and its result where the future was.
+    #[test]
+    fn a_child_with_a_small_future_fits_into_the_128_bytes_that_a_task_has_at_least() {
+        assert!(size_of::<Option<Place<Infallible>>>() <= 16);
+        assert!(size_of::<Outcome<(), Arc<Infallible>>>() <= 16);
+    }
+}
