@@ -139,21 +139,22 @@ async fn scope_that_is_dropped_lets_go_of_the_waker_of_its_branch() {
     assert!(run.await.is_ok());
 }
 
+async fn shield_in_two_sets() {
+    let mut first = FuturesUnordered::from_iter([Box::pin(shield(sleep(5 * S)))]);
+    assert!(is_pending(pin!(first.next())).await);
+    let mut second: FuturesUnordered<_> = first.into_iter().collect();
+    assert!(second.next().await.is_some());
+}
+
 #[testudo::test(start_paused = true)]
 async fn shield_that_moves_to_another_set_of_its_scope_holds_it_still() {
     let (scope, start) = (CancelScope::new(), Instant::now());
     let handle = scope.handle();
-    let body = async {
-        let mut first = FuturesUnordered::from_iter([Box::pin(shield(sleep(5 * S)))]);
-        assert!(is_pending(pin!(first.next())).await);
-        let mut second: FuturesUnordered<_> = first.into_iter().collect();
-        second.next().await
-    };
     let cancel = async {
         sleep(S).await;
         handle.cancel("test");
     };
-    let (result, ()) = tokio::join!(scope.run(body), cancel);
+    let (result, ()) = tokio::join!(scope.run(shield_in_two_sets()), cancel);
     assert!(result.is_ok(), "it was cut off after {:?}", start.elapsed());
     assert_eq!(start.elapsed(), 5 * S);
 }
@@ -162,12 +163,7 @@ async fn shield_that_moves_to_another_set_of_its_scope_holds_it_still() {
 async fn shield_that_moves_to_another_set_in_a_cancelled_poll_of_its_scope_holds_it_still() {
     let (scope, start) = (CancelScope::new(), Instant::now());
     scope.handle().cancel("before");
-    let end = scope.run(async {
-        let mut first = FuturesUnordered::from_iter([Box::pin(shield(sleep(5 * S)))]);
-        assert!(is_pending(pin!(first.next())).await);
-        let mut second: FuturesUnordered<_> = first.into_iter().collect();
-        second.next().await
-    });
+    let end = scope.run(shield_in_two_sets());
     assert!(end.await.is_ok(), "it was cut off after {:?}", start.elapsed());
     assert_eq!(start.elapsed(), 5 * S);
 }
@@ -637,7 +633,7 @@ async fn child_that_waits_for_its_own_start_waits_for_itself_and_stops_no_thread
 }
 
 #[testudo::test]
-async fn child_sees_in_its_first_poll_that_its_nursery_is_cancelled_or_that_it_is_alone() {
+async fn child_that_nothing_has_looked_into_sees_that_it_or_its_nursery_is_cancelled() {
     let run = nursery(|n| async move {
         let (hand_in, handed_in) = oneshot::channel::<TaskRef>();
         let (said, heard) = oneshot::channel();
@@ -771,4 +767,62 @@ async fn what_is_made_outside_of_any_task_has_an_age_of_its_own() {
     let younger = nursery(|_| async { Ok::<_, Infallible>(dump().entries().iter().map(|e| e.who().age()).max()) });
     assert_eq!(younger.await.ok().flatten(), Some(Duration::ZERO));
     drop(older);
+}
+
+/// The children of a local nursery share one turn: what has found nothing of it has a turn of its own still to come (M1).
+#[testudo::test]
+async fn child_of_a_local_nursery_that_comes_too_late_in_a_turn_has_a_full_one_before_it_is_cut() {
+    fn use_up(cx: &mut Context<'_>) {
+        while let Poll::Ready(step) = poll_proceed(cx) {
+            step.made_progress();
+        }
+    }
+    let done = Count::default();
+    let count = done.clone();
+    let run = nursery_local(|n| async move {
+        n.spawn(poll_fn(|cx| {
+            use_up(cx);
+            Poll::<()>::Pending
+        }));
+        let mut turns = 0;
+        n.spawn(poll_fn(move |cx| {
+            if !is_cancelled() || !has_budget_remaining() {
+                return Poll::Pending;
+            }
+            turns += 1;
+            if turns == 1 {
+                use_up(cx);
+                return Poll::Pending;
+            }
+            count.add();
+            Poll::Ready(())
+        }));
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        n.cancel("test");
+        Ok::<_, Infallible>(())
+    });
+    assert!(run.await.is_ok());
+    assert_eq!(done.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn child_that_another_begins_in_the_first_poll_of_a_local_nursery_is_polled_though_nothing_wakes_that_again() {
+    let began = Instant::now();
+    let run = nursery_local(|n| async move {
+        let ((say, heard), (end, ended)) = (oneshot::channel(), oneshot::channel());
+        n.spawn(async { ended.await.unwrap() });
+        n.spawn(async {});
+        let inner = n.clone();
+        n.spawn(async move {
+            inner.spawn(async { say.send(()).unwrap() });
+            heard.await.unwrap();
+            end.send(()).unwrap();
+        });
+        Ok::<_, Infallible>(())
+    });
+    // At its end a `timeout` polls once more what it waits for.
+    assert!(timeout(S, run).await.is_ok_and(|end| end.is_ok()));
+    assert_eq!(began.elapsed(), Duration::ZERO, "it was not polled");
 }
