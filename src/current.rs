@@ -30,6 +30,14 @@ pub(crate) enum Spot {
 }
 
 impl Spot {
+    /// The node that judges it; that of its nursery, for a task without a frame.
+    fn node(&self) -> &Arc<Node> {
+        match self {
+            Self::Leaf(leaf) => leaf.home(),
+            Self::Frame(frame) => frame.node(),
+        }
+    }
+
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Leaf(leaf) => leaf.is_cancelled(),
@@ -153,10 +161,10 @@ impl Drop for Enter<'_> {
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
-    /// None if the place is needed for the first poll already.
-    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId) -> Option<Self> {
+    /// None if the place is needed for the first poll already. `is_counted`: it is counted in, whoever waits here.
+    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId, is_counted: bool) -> Option<Self> {
         let entered = around(|around| {
-            let may_wait = sketch.may_wait(|| around.is_owned(), || around.is_cancelled());
+            let may_wait = sketch.may_wait(|| is_counted || around.is_owned(), || around.is_cancelled(|_| false));
             if may_wait {
                 let (outer, sketch) = (around.current.take(), Some(sketch.take()));
                 around.levels.push(Level { outer, sketch, polled_by });
@@ -230,10 +238,14 @@ impl Around {
         }
     }
 
-    /// True if the code that runs here is cancelled.
-    fn is_cancelled(&self) -> bool {
-        // What is only planned was not cancelled when its poll began, and nobody has a handle on it.
-        self.outwards(|sketch| sketch.is_shielded().then_some(false), Spot::is_cancelled)
+    /// True if the code that runs here is cancelled. What is only planned was not when its poll began, and nobody has a handle on it:
+    /// `is_over` says whether its deadline has passed.
+    fn is_cancelled(&self, is_over: impl Fn(&Sketch) -> bool) -> bool {
+        let planned = |sketch: &Sketch| {
+            let is_over = is_over(sketch);
+            (is_over || sketch.is_shielded()).then_some(is_over)
+        };
+        self.outwards(planned, Spot::is_cancelled)
     }
 
     /// True if somebody waits for the task that runs here.
@@ -310,7 +322,7 @@ pub(crate) fn with_spot<R>(see: impl FnOnce(Option<&Spot>) -> R) -> R {
 
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    around(|around| around.is_cancelled()).unwrap_or(false)
+    around(|around| around.is_cancelled(Sketch::is_over)).unwrap_or(false)
 }
 
 /// The current frame, if this code runs inside any.
@@ -325,11 +337,16 @@ pub(crate) fn branch(frame: Option<&Arc<Frame>>) -> Arc<Node> {
 
 /// The node that judges the code that runs here; of a task without a frame, that of its nursery.
 pub(crate) fn node() -> Arc<Node> {
-    let node = |spot: &Spot| match spot {
-        Spot::Leaf(leaf) => Arc::clone(leaf.home()),
-        Spot::Frame(frame) => Arc::clone(frame.node()),
-    };
-    with_spot(|spot| spot.map(node)).unwrap_or_else(host::root)
+    with_spot(|spot| spot.map(|spot| Arc::clone(spot.node()))).unwrap_or_else(host::root)
+}
+
+/// The node that judges the innermost place that is made; the root outside of all. Makes nothing.
+pub(crate) fn made_node() -> Arc<Node> {
+    let node = around(|around| {
+        let outer = || around.levels.iter().rev().find_map(|level| level.outer.as_ref());
+        around.current.as_ref().or_else(outer).map(|current| Arc::clone(current.spot.node()))
+    });
+    node.flatten().unwrap_or_else(host::root)
 }
 
 /// The task that this code is part of.

@@ -1,10 +1,12 @@
 //! Deadlines: they fire whether or not anybody polls what they are for.
 
-use std::collections::BTreeMap;
+mod queue;
+
 use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 
 use futures_util::future::select;
+use queue::Queue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,26 +27,26 @@ use crate::shield;
 ///    an entry behind, which is harmless.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    queue: Mutex<Queue>,
+    queue: Mutex<Entries>,
     earlier: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct Entries {
     /// By time and node.
-    entries: BTreeMap<(Ticks, usize), Weak<Node>>,
+    by_time: Queue<(Ticks, usize), Weak<Node>>,
     /// When whoever keeps the deadlines looks next, without being told; a deadline that goes does not change that.
     looks_at: Option<Ticks>,
 }
 
-impl Queue {
+impl Entries {
     fn key(node: &Arc<Node>, at: Ticks) -> (Ticks, usize) {
         (at, Arc::as_ptr(node).addr())
     }
 
     /// True if whoever keeps the deadlines has to be told.
     fn insert(&mut self, node: &Arc<Node>, at: Ticks) -> bool {
-        self.entries.insert(Self::key(node, at), Arc::downgrade(node));
+        self.by_time.insert(Self::key(node, at), Arc::downgrade(node));
         let is_earlier = self.looks_at.is_none_or(|looks_at| at < looks_at);
         if is_earlier {
             self.looks_at = Some(at);
@@ -54,7 +56,7 @@ impl Queue {
 
     fn remove(&mut self, node: &Arc<Node>, at: Option<Ticks>) {
         if let Some(at) = at {
-            self.entries.remove(&Self::key(node, at));
+            drop(self.by_time.remove(Self::key(node, at)));
         }
     }
 }
@@ -108,13 +110,13 @@ impl Timers {
         let now = clock::now();
         loop {
             let mut queue = lock(&self.queue);
-            queue.looks_at = queue.entries.first_key_value().map(|(&(at, _), _)| at);
+            queue.looks_at = queue.by_time.first_key().map(|(at, _)| at);
             if queue.looks_at.is_none_or(|at| at > now) {
                 return queue.looks_at;
             }
-            let due = queue.entries.pop_first();
+            let due = queue.by_time.pop_first();
             drop(queue);
-            if let Some(node) = due.and_then(|(_, node)| node.upgrade()) {
+            if let Some(node) = due.and_then(|node| node.upgrade()) {
                 check(&node, now);
             }
         }
@@ -260,11 +262,11 @@ mod tests {
                 timers.set(&node, Some(at));
             }
         }
-        assert_eq!(lock(&timers.queue).entries.len(), 1);
+        assert_eq!(lock(&timers.queue).by_time.len(), 1);
     }
     #[tokio::test]
     async fn deadline_of_what_has_ended_is_forgotten() {
-        let count = || host::root().host().map(|host| lock(&host.timers.queue).entries.len());
+        let count = || host::root().host().map(|host| lock(&host.timers.queue).by_time.len());
         let scope = crate::CancelScope::new().timeout(std::time::Duration::from_secs(60));
         let handle = scope.handle();
         let inside = scope.run(async {

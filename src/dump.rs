@@ -115,6 +115,9 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
                 let (nodes, members) = node.inside();
                 let own = members.first().filter(|_| node.info.kind == Kind::Task);
                 entries.push(Entry::of_node(&node, own, depth));
+                if node.info.kind == Kind::Root {
+                    entries.extend(Entry::of_unmade(&node, depth + 1));
+                }
                 // What is popped first was begun first.
                 stack.extend(nodes.into_iter().rev().map(|node| Item::Node(node, depth + 1)));
                 let leaves = members.into_iter().rev().filter(|member| is_leaf(member, &node));
@@ -155,6 +158,17 @@ impl Entry {
             left: node.deadline().map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
             cause: node.cause().map(|cause| cause.to_string()),
         }
+    }
+
+    /// The shields that only the root waits for, in their first polls.
+    fn of_unmade(root: &Node, depth: usize) -> Vec<Self> {
+        let state = if root.is_cancelled() { "holding" } else { "running" };
+        let entry = |info| {
+            let who = Subject::of_info(info);
+            Self { depth, who, id: None, state, budget: None, left: None, cause: None }
+        };
+        let unmade = root.host().map(|host| host.unmade.list()).unwrap_or_default();
+        unmade.iter().map(entry).collect()
     }
 
     fn of_task(task: &Member, depth: usize) -> Option<Self> {

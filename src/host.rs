@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, Id};
 use crate::core::cause::Cause;
 use crate::core::frame as frames;
 use crate::core::node::{self as nodes, Info, Kind};
+use crate::counted::Unmade;
 use crate::deadline::Timers;
 use crate::report::{Event, Reporter};
 #[cfg(feature = "signal")]
@@ -30,6 +31,7 @@ pub(crate) struct Host {
     /// None outside of any runtime: then nothing can be rescued, and every loss is reported.
     pub(crate) handle: Option<Handle>,
     pub(crate) timers: Timers,
+    pub(crate) unmade: Unmade,
     /// What a shield gets as its budget if it names none; none for ever.
     pub(crate) budget: Option<std::time::Duration>,
     /// True while a runner is in charge: `testudo::spawn` is legal.
@@ -52,6 +54,7 @@ impl Host {
         Self {
             handle,
             timers: Timers::default(),
+            unmade: Unmade::default(),
             budget: None,
             is_run: false,
             #[cfg(feature = "signal")]

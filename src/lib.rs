@@ -431,6 +431,7 @@
 mod blocking;
 mod clock;
 mod core;
+mod counted;
 mod current;
 mod deadline;
 mod delivery;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::{self, Ticks};
 use crate::core::frame::WakerId;
 use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::counted::{Counted, Mark};
 use crate::current::{self, EnterPlanned};
 use crate::deadline;
 use crate::host::{Frame, Node};
@@ -25,6 +26,8 @@ pub(crate) struct Plan {
     /// That of a shield.
     budget: Budget,
     view: View,
+    /// Of a shield in a task that nobody waits for, from its first poll on.
+    counted: Option<Counted>,
 }
 
 /// What it takes to make the node of a region and the frame for what is inside. That is done when the first poll ends pending, or
@@ -36,6 +39,8 @@ pub(crate) struct Sketch {
     shielded: bool,
     finalizer: bool,
     deadline: Option<Ticks>,
+    /// Where it is named until it has a node, if it is counted before.
+    unmade: Option<Mark>,
 }
 
 impl Plan {
@@ -47,8 +52,8 @@ impl Plan {
     /// A region that reports name another place than the one that makes it.
     pub(crate) fn at(place: &'static Location<'static>, kind: Kind) -> Self {
         let shielded = kind == Kind::Shield;
-        let sketch = Sketch { kind, place, name: None, shielded, finalizer: false, deadline: None };
-        Self { sketch, node: OnceLock::new(), timeout: None, budget: Budget::Default, view: View::None }
+        let sketch = Sketch { kind, place, name: None, shielded, finalizer: false, deadline: None, unmade: None };
+        Self { sketch, node: OnceLock::new(), timeout: None, budget: Budget::Default, view: View::None, counted: None }
     }
 
     /// A part that sees through a shield.
@@ -110,7 +115,15 @@ impl Plan {
         if is_over || self.node.get().is_some() || !matches!(self.view, View::None) {
             return None;
         }
-        EnterPlanned::new(&mut self.sketch, WakerId::of(waker))
+        let polled_by = WakerId::of(waker);
+        EnterPlanned::new(&mut self.sketch, polled_by, false).or_else(|| {
+            if self.sketch.kind != Kind::Shield {
+                return None;
+            }
+            self.counted = Counted::at_root(&current::made_node(), self.sketch.info(current::born()));
+            self.sketch.unmade = self.counted.as_ref().map(|counted| counted.mark);
+            EnterPlanned::new(&mut self.sketch, polled_by, true)
+        })
     }
 
     fn is_over(&mut self) -> bool {
@@ -141,7 +154,7 @@ impl Plan {
     /// Gives a place that was made its seat, and lets the budget watch.
     pub(crate) fn settle(&mut self, frame: &Arc<Frame>) -> Branch {
         let view = std::mem::replace(&mut self.view, View::None);
-        let branch = Branch::entered(frame, view);
+        let branch = Branch::entered(frame, view, self.counted.take().and_then(Counted::into_ticket));
         if branch.node.info.kind == Kind::Shield {
             self.budget.attach(&branch);
         }
@@ -155,22 +168,24 @@ impl Sketch {
         Self { name: self.name.take(), ..*self }
     }
 
-    /// True if nothing asks for the place before the first poll. `is_owned`: somebody waits for the task that polls; `is_cancelled`:
-    /// what is around the place is.
-    pub(crate) fn may_wait(&self, is_owned: impl FnOnce() -> bool, is_cancelled: impl FnOnce() -> bool) -> bool {
+    /// True if nothing asks for the place before the first poll. `is_counted`: somebody waits for a shield here; `is_cancelled`: what is
+    /// around the place is.
+    pub(crate) fn may_wait(&self, is_counted: impl FnOnce() -> bool, is_cancelled: impl FnOnce() -> bool) -> bool {
         if self.kind == Kind::Shield {
-            // What it says to others in its first poll must find it counted in (S32).
-            return is_owned();
+            return is_counted();
         }
         // A poll that begins with the cancel visible is judged as any other.
         self.shielded || !is_cancelled()
     }
 
+    fn info(&self, born: Ticks) -> Info {
+        let info = Info::new(self.kind, self.place, born);
+        self.name.iter().for_each(|name| info.set_name(Arc::clone(name)));
+        info
+    }
+
     fn new_node(&self, parent: Option<&Arc<Node>>, now: Ticks) -> Arc<Node> {
-        let info = Info::new(self.kind, self.place, now);
-        if let Some(name) = &self.name {
-            info.set_name(Arc::clone(name));
-        }
+        let info = self.info(now);
         let node = match parent {
             Some(parent) => CoreNode::unbound_below(parent, info, None, self.shielded),
             None => CoreNode::unbound(info, None, self.shielded),
@@ -188,12 +203,21 @@ impl Sketch {
     pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         let parent = current::branch(outer);
+        // Who looks now finds it in one place at most.
+        if let (Some(mark), Some(host)) = (self.unmade, parent.host()) {
+            host.unmade.remove(mark);
+        }
         enter(self.new_node(Some(&parent), now), &parent, outer, now)
     }
 
     /// True if what is inside is not cancelled, whatever is around it.
     pub(crate) fn is_shielded(&self) -> bool {
         self.shielded
+    }
+
+    /// True if its deadline has passed. Looks at the clock if there is one.
+    pub(crate) fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= clock::now())
     }
 }
 

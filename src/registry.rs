@@ -207,7 +207,8 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
         node.info.kind == Kind::Shield && (node.info.name.get().is_some() || alone())
     });
     let shields = shields.map(|node| Subject::of_node(node));
-    tasks.iter().map(TaskRef::subject).chain(shields).collect()
+    let unmade = root.host().map(|host| host.unmade.list()).unwrap_or_default();
+    tasks.iter().map(TaskRef::subject).chain(shields).chain(unmade.iter().map(Subject::of_info)).collect()
 }
 
 /// How long the shield may still hold something off that may the longest; none if one has no limit, or there is no shield.

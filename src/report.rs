@@ -26,18 +26,22 @@ pub struct Subject {
 
 impl Subject {
     pub(crate) fn of_node(node: &Node) -> Self {
-        let what = match node.info.kind {
+        let subject = Self::of_info(&node.info);
+        if node.is_rescued() { Self { what: "rescued shield", ..subject } } else { subject }
+    }
+
+    pub(crate) fn of_info(info: &Info) -> Self {
+        let what = match info.kind {
             Kind::Root => "root",
             Kind::Scope => "scope",
             Kind::Catch => "catch point",
-            Kind::Shield if node.is_rescued() => "rescued shield",
             Kind::Shield => "shield",
             Kind::Exposed => "exposed part",
             Kind::Outside => "outside of a shield",
             Kind::Nursery => "nursery",
             Kind::Task => "task",
         };
-        Self::new(what, &node.info, node.info.name.get().cloned())
+        Self::new(what, info, info.name.get().cloned())
     }
 
     /// A shield without a name goes by that of the task that it is in.

@@ -86,10 +86,10 @@ impl Branch {
         Self { node, view: View::None, seat: Seat::default(), entered: false, ticket: None, task: None, settled: false }
     }
 
-    /// The place of a node that was linked, with its `frame`, at the first poll.
-    pub(crate) fn entered(frame: &Arc<Frame>, view: View) -> Self {
+    /// The place of a node that was linked, with its `frame`, at the first poll. It may have been counted in before.
+    pub(crate) fn entered(frame: &Arc<Frame>, view: View, ticket: Option<Ticket>) -> Self {
         let mut branch = Self::new(Arc::clone(frame.node()));
-        (branch.entered, branch.view) = (true, view);
+        (branch.entered, branch.view, branch.ticket) = (true, view, ticket);
         branch.arrive(frame.is_owned());
         branch
     }
@@ -98,7 +98,7 @@ impl Branch {
     pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let frame = Frame::of_node(Arc::clone(&self.node), outer.is_some_and(|outer| outer.is_owned()));
         self.node.enter(&current::branch(outer), &frame);
-        *self = Self::entered(&frame, View::None);
+        *self = Self::entered(&frame, View::None, None);
         frame
     }
 

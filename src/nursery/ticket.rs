@@ -74,9 +74,10 @@ impl Ticket {
         })
     }
 
-    /// The same at the root.
+    /// The same at the root, which `node` may be.
     pub(crate) fn at_root(node: &Arc<Node>) -> Option<Self> {
-        CoreNode::around(node).last().and_then(|root| Self::at(root, Weight::Regular))
+        let root = CoreNode::around(node).last().unwrap_or_else(|| Arc::clone(node));
+        Self::at(root, Weight::Regular)
     }
 
     /// The part that an owner counts in for itself when it is made.

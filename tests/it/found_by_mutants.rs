@@ -826,3 +826,70 @@ async fn child_that_another_begins_in_the_first_poll_of_a_local_nursery_is_polle
     assert!(timeout(S, run).await.is_ok_and(|end| end.is_ok()));
     assert_eq!(began.elapsed(), Duration::ZERO, "it was not polled");
 }
+
+#[test]
+fn shield_that_is_stuck_in_its_first_poll_in_a_plain_task_is_named_once() {
+    let runtime = Runtime::new().unwrap();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (report, seen, inside) = runtime.block_on(async {
+        let stuck = plain_task(
+            shield(async move {
+                begin.send(dump().to_string()).unwrap();
+                gate.recv().unwrap();
+                dump().to_string()
+            })
+            .name("stuck"),
+        );
+        let before = begun.recv().unwrap();
+        let report = drain(Duration::from_millis(1)).await;
+        let seen = dump().to_string();
+        go.send(()).unwrap();
+        (report, seen, [before, stuck.await.unwrap()])
+    });
+    let left: Vec<_> = report.left().iter().map(|left| (left.what(), left.name())).collect();
+    assert_eq!(left, [("shield", Some("stuck"))]);
+    for text in [&seen].into_iter().chain(&inside) {
+        assert_eq!(text.matches("shield stuck at tests/it/").count(), 1, "{text}");
+    }
+    assert!(runtime.block_on(drain(S)).is_clean(), "it has ended");
+    assert!(!runtime.block_on(async { dump().to_string() }).contains("stuck"));
+}
+
+#[test]
+fn shield_that_is_planned_in_a_plain_task_is_named_and_counted_before_it_has_a_place() {
+    let runtime = Runtime::new().unwrap();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    runtime.block_on(async {
+        let ended = plain_task(CancelScope::new().run(shield(async move {
+            begin.send(()).unwrap();
+            gate.recv().unwrap();
+        })));
+        begun.recv().unwrap();
+        let (report, text) = (drain(Duration::from_millis(1)).await, dump().to_string());
+        assert_eq!(report.left().iter().map(|left| left.what()).collect::<Vec<_>>(), ["shield"]);
+        assert_eq!(text.matches("shield at tests/it/").count(), 1, "{text}");
+        go.send(()).unwrap();
+        assert!(ended.await.unwrap().is_ok());
+        assert!(drain(S).await.is_clean());
+        assert_eq!(dump().entries().len(), 1, "the root alone");
+    });
+}
+
+/// No suspension, so that no timer of the runtime could say it.
+#[test]
+fn code_that_never_suspends_hears_of_its_deadline() {
+    let spin = async {
+        let began = std::time::Instant::now();
+        while !is_cancelled() {
+            assert!(began.elapsed() < 60 * S, "nobody says so");
+            std::hint::spin_loop();
+        }
+        assert!(!shield(async { is_cancelled() }).await);
+        yield_now().await;
+        pending::<()>().await;
+    };
+    let end = CancelScope::new().timeout(Duration::from_millis(20)).run(spin);
+    assert!(Runtime::new().unwrap().block_on(end).is_err());
+}
