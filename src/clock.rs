@@ -26,7 +26,7 @@ pub(crate) fn now() -> Ticks {
 /// An instant before the anchor counts as the anchor: a deadline there has passed either way.
 pub(crate) fn ticks(at: Instant) -> Ticks {
     let passed = at.into_std().saturating_duration_since(anchor());
-    passed.as_secs().saturating_mul(1_000_000_000).saturating_add(passed.subsec_nanos().into())
+    Ticks::try_from(passed.as_nanos()).unwrap_or(Ticks::MAX)
 }
 
 pub(crate) fn instant(at: Ticks) -> Instant {

@@ -1,14 +1,13 @@
 //! Shields in their first polls, in tasks that nobody waits for: counted in at the root, and named there.
 
+use std::num::NonZero;
 use std::sync::{Arc, Mutex};
-
-use slab::Slab;
 
 use crate::core::node::Info;
 use crate::host::{Host, Node, lock};
 use crate::nursery::Ticket;
 
-/// The shields of one runtime that are counted and have no node yet.
+/// The shields of one runtime that are counted and have no node yet. A few: each is being polled.
 #[derive(Debug, Default)]
 pub(crate) struct Unmade {
     listed: Mutex<Listed>,
@@ -16,38 +15,34 @@ pub(crate) struct Unmade {
 
 #[derive(Debug, Default)]
 struct Listed {
-    shields: Slab<(u64, Info)>,
-    /// The number of the next one.
-    next: u64,
+    shields: Vec<(Number, Info)>,
+    last: u64,
 }
 
-/// Which of them: where it is listed, and its number, as it may have gone from there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
-    key: usize,
-    number: u64,
-}
+/// Which of them; never used twice.
+pub(crate) type Number = NonZero<u64>;
 
 impl Unmade {
     /// Who they are.
     pub(crate) fn list(&self) -> Vec<Info> {
-        lock(&self.listed).shields.iter().map(|(_, (_, info))| info.clone()).collect()
+        lock(&self.listed).shields.iter().map(|(_, info)| info.clone()).collect()
     }
 
-    fn insert(&self, info: Info) -> Mark {
+    fn insert(&self, info: Info) -> Number {
         let mut listed = lock(&self.listed);
-        let number = listed.next;
-        listed.next += 1;
-        Mark { key: listed.shields.insert((number, info)), number }
+        listed.last += 1;
+        let number = Number::new(listed.last).unwrap_or(Number::MAX);
+        listed.shields.push((number, info));
+        number
     }
 
-    /// It gets a node, or has ended; unless it had one.
-    pub(crate) fn remove(&self, Mark { key, number }: Mark) {
+    /// It has ended or gets a node, and who looks from now on finds it there; unless it had one.
+    pub(crate) fn remove(&self, number: Number) {
         let mut listed = lock(&self.listed);
-        let is_it = listed.shields.get(key).is_some_and(|(listed, _)| *listed == number);
-        let info = is_it.then(|| listed.shields.remove(key));
+        let index = listed.shields.iter().position(|(one, _)| *one == number);
+        let shield = index.map(|index| listed.shields.swap_remove(index));
         drop(listed);
-        drop(info);
+        drop(shield);
     }
 }
 
@@ -55,7 +50,7 @@ impl Unmade {
 pub(crate) struct Counted {
     ticket: Option<Ticket>,
     host: Arc<Host>,
-    pub(crate) mark: Mark,
+    pub(crate) number: Number,
 }
 
 impl Counted {
@@ -63,11 +58,11 @@ impl Counted {
     pub(crate) fn at_root(node: &Arc<Node>, info: Info) -> Option<Self> {
         let ticket = Ticket::at_root(node)?;
         let host = Arc::clone(ticket.owner().host()?);
-        let mark = host.unmade.insert(info);
-        Some(Self { ticket: Some(ticket), host, mark })
+        let number = host.unmade.insert(info);
+        Some(Self { ticket: Some(ticket), host, number })
     }
 
-    /// It has a node by now, and stays counted.
+    /// It stays counted, by the node that it has.
     pub(crate) fn into_ticket(mut self) -> Option<Ticket> {
         self.ticket.take()
     }
@@ -75,6 +70,6 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.host.unmade.remove(self.mark);
+        self.host.unmade.remove(self.number);
     }
 }

@@ -161,10 +161,10 @@ impl Drop for Enter<'_> {
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
-    /// None if the place is needed for the first poll already. `is_counted`: it is counted in, whoever waits here.
-    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId, is_counted: bool) -> Option<Self> {
+    /// None if the place is needed for the first poll already.
+    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId) -> Option<Self> {
         let entered = around(|around| {
-            let may_wait = sketch.may_wait(|| is_counted || around.is_owned(), || around.is_cancelled(|_| false));
+            let may_wait = sketch.may_wait(|| around.is_cancelled(|_| false));
             if may_wait {
                 let (outer, sketch) = (around.current.take(), Some(sketch.take()));
                 around.levels.push(Level { outer, sketch, polled_by });
@@ -347,6 +347,11 @@ pub(crate) fn made_node() -> Arc<Node> {
         around.current.as_ref().or_else(outer).map(|current| Arc::clone(current.spot.node()))
     });
     node.flatten().unwrap_or_else(host::root)
+}
+
+/// True if somebody waits for the task that runs here. Makes nothing.
+pub(crate) fn is_owned() -> bool {
+    around(|around| around.is_owned()).unwrap_or(false)
 }
 
 /// The task that this code is part of.

@@ -1,6 +1,7 @@
 //! A place in the tree that is not made yet: most regions end in their first poll, and need none.
 
 use std::fmt;
+use std::num::NonZero;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use crate::clock::{self, Ticks};
 use crate::core::frame::WakerId;
 use crate::core::node::{Info, Kind, Node as CoreNode};
-use crate::counted::{Counted, Mark};
+use crate::counted::{Counted, Number};
 use crate::current::{self, EnterPlanned};
 use crate::deadline;
 use crate::host::{Frame, Node};
@@ -27,7 +28,7 @@ pub(crate) struct Plan {
     budget: Budget,
     view: View,
     /// Of a shield in a task that nobody waits for, from its first poll on.
-    counted: Option<Counted>,
+    counted: Option<Box<Counted>>,
 }
 
 /// What it takes to make the node of a region and the frame for what is inside. That is done when the first poll ends pending, or
@@ -38,9 +39,10 @@ pub(crate) struct Sketch {
     name: Option<Arc<str>>,
     shielded: bool,
     finalizer: bool,
-    deadline: Option<Ticks>,
-    /// Where it is named until it has a node, if it is counted before.
-    unmade: Option<Mark>,
+    /// The first tick is as good as the second.
+    deadline: Option<NonZero<Ticks>>,
+    /// By which it is named until it has a node, if it is counted before.
+    unmade: Option<Number>,
 }
 
 impl Plan {
@@ -86,7 +88,7 @@ impl Plan {
     pub(crate) fn set_deadline(&mut self, at: Ticks) {
         match self.node.get() {
             Some(node) => node.set_deadline(Some(at)),
-            None => self.sketch.deadline = Some(at),
+            None => self.sketch.deadline = NonZero::new(at.max(1)),
         }
     }
 
@@ -115,19 +117,22 @@ impl Plan {
         if is_over || self.node.get().is_some() || !matches!(self.view, View::None) {
             return None;
         }
-        let polled_by = WakerId::of(waker);
-        EnterPlanned::new(&mut self.sketch, polled_by, false).or_else(|| {
-            if self.sketch.kind != Kind::Shield {
-                return None;
-            }
-            self.counted = Counted::at_root(&current::made_node(), self.sketch.info(current::born()));
-            self.sketch.unmade = self.counted.as_ref().map(|counted| counted.mark);
-            EnterPlanned::new(&mut self.sketch, polled_by, true)
-        })
+        if self.sketch.kind == Kind::Shield && !current::is_owned() {
+            self.count();
+        }
+        EnterPlanned::new(&mut self.sketch, WakerId::of(waker))
+    }
+
+    /// Nobody but the root waits for a shield in this task.
+    #[cold]
+    fn count(&mut self) {
+        let counted = Counted::at_root(&current::made_node(), self.sketch.info(current::born()));
+        self.sketch.unmade = counted.as_ref().map(|counted| counted.number);
+        self.counted = counted.map(Box::new);
     }
 
     fn is_over(&mut self) -> bool {
-        let set = self.node.get().map_or(self.sketch.deadline, |node| node.deadline());
+        let set = self.node.get().map_or(self.sketch.deadline(), |node| node.deadline());
         if set.is_none() && self.timeout.is_none() {
             return false;
         }
@@ -154,7 +159,7 @@ impl Plan {
     /// Gives a place that was made its seat, and lets the budget watch.
     pub(crate) fn settle(&mut self, frame: &Arc<Frame>) -> Branch {
         let view = std::mem::replace(&mut self.view, View::None);
-        let branch = Branch::entered(frame, view, self.counted.take().and_then(Counted::into_ticket));
+        let branch = Branch::entered(frame, view, self.counted.take().and_then(|counted| counted.into_ticket()));
         if branch.node.info.kind == Kind::Shield {
             self.budget.attach(&branch);
         }
@@ -168,16 +173,13 @@ impl Sketch {
         Self { name: self.name.take(), ..*self }
     }
 
-    /// True if nothing asks for the place before the first poll. `is_counted`: somebody waits for a shield here; `is_cancelled`: what is
-    /// around the place is.
-    pub(crate) fn may_wait(&self, is_counted: impl FnOnce() -> bool, is_cancelled: impl FnOnce() -> bool) -> bool {
-        if self.kind == Kind::Shield {
-            return is_counted();
-        }
+    /// True if nothing asks for the place before the first poll. `is_cancelled`: what is around it is.
+    pub(crate) fn may_wait(&self, is_cancelled: impl FnOnce() -> bool) -> bool {
         // A poll that begins with the cancel visible is judged as any other.
         self.shielded || !is_cancelled()
     }
 
+    #[inline]
     fn info(&self, born: Ticks) -> Info {
         let info = Info::new(self.kind, self.place, born);
         self.name.iter().for_each(|name| info.set_name(Arc::clone(name)));
@@ -191,7 +193,7 @@ impl Sketch {
             None => CoreNode::unbound(info, None, self.shielded),
         };
         if self.deadline.is_some() {
-            node.set_deadline(self.deadline);
+            node.set_deadline(self.deadline());
         }
         if self.finalizer {
             node.set_finalizer();
@@ -204,8 +206,8 @@ impl Sketch {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         let parent = current::branch(outer);
         // Who looks now finds it in one place at most.
-        if let (Some(mark), Some(host)) = (self.unmade, parent.host()) {
-            host.unmade.remove(mark);
+        if let (Some(number), Some(host)) = (self.unmade, parent.host()) {
+            host.unmade.remove(number);
         }
         enter(self.new_node(Some(&parent), now), &parent, outer, now)
     }
@@ -215,9 +217,13 @@ impl Sketch {
         self.shielded
     }
 
+    fn deadline(&self) -> Option<Ticks> {
+        self.deadline.map(NonZero::get)
+    }
+
     /// True if its deadline has passed. Looks at the clock if there is one.
     pub(crate) fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|at| at <= clock::now())
+        self.deadline().is_some_and(|at| at <= clock::now())
     }
 }
 
