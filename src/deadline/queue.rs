@@ -119,4 +119,30 @@ mod tests {
             assert!(queue.holes <= FEW.max(queue.run.len() / 2), "{} of {}", queue.holes, queue.run.len());
         }
     }
+    #[test]
+    fn a_key_that_comes_twice_has_one_entry() {
+        let mut queue = Queue::default();
+        for (key, value) in [(1, 'a'), (2, 'b'), (2, 'c'), (1, 'd')] {
+            queue.insert(key, value);
+        }
+        assert_eq!(
+            (queue.len(), queue.pop_first(), queue.pop_first(), queue.pop_first()),
+            (2, Some('d'), Some('c'), None)
+        );
+    }
+
+    #[test]
+    fn holes_are_closed_when_they_are_many_and_most() {
+        for (size, last) in [(60, FEW), (100, 50)] {
+            let mut queue = Queue::default();
+            (0..size).for_each(|key| queue.insert(key, ()));
+            // Neither end, or it would be shorter.
+            for gone in 1..=last {
+                assert_eq!(queue.remove(gone), Some(()));
+                assert_eq!((queue.holes, queue.run.len()), (gone, size));
+            }
+            assert_eq!(queue.remove(last + 1), Some(()));
+            assert_eq!((queue.holes, queue.run.len()), (0, size - last - 1));
+        }
+    }
 }

@@ -828,32 +828,57 @@ async fn child_that_another_begins_in_the_first_poll_of_a_local_nursery_is_polle
 }
 
 #[test]
-fn shield_that_is_stuck_in_its_first_poll_in_a_plain_task_is_named_once() {
-    let runtime = Runtime::new().unwrap();
-    let (begin, begun) = std::sync::mpsc::channel();
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let (report, seen, inside) = runtime.block_on(async {
-        let stuck = plain_task(
-            shield(async move {
-                begin.send(dump().to_string()).unwrap();
-                gate.recv().unwrap();
-                dump().to_string()
-            })
-            .name("stuck"),
-        );
-        let before = begun.recv().unwrap();
-        let report = drain(Duration::from_millis(1)).await;
-        let seen = dump().to_string();
-        go.send(()).unwrap();
-        (report, seen, [before, stuck.await.unwrap()])
+fn shields_that_are_stuck_in_their_first_polls_in_plain_tasks_are_named_once_and_until_they_end() {
+    // Both are stuck, and somebody has to keep the time.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+    let stuck = |name: &'static str| {
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let work = async move {
+            begin.send(dump().to_string()).unwrap();
+            gate.recv().unwrap();
+            dump().to_string()
+        };
+        (plain_task(shield(work).name(name)), begun.recv().unwrap(), go)
+    };
+    runtime.block_on(async {
+        let (one, at_first, go_one) = stuck("one");
+        let (two, _, go_two) = stuck("two");
+        let left = drain(Duration::from_millis(1)).await;
+        let left: Vec<_> = left.left().iter().map(|left| (left.what(), left.name())).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left.contains(&("shield", Some("one"))) && left.contains(&("shield", Some("two"))), "{left:?}");
+        go_one.send(()).unwrap();
+        for text in [at_first, one.await.unwrap()] {
+            assert_eq!(text.matches("shield one at tests/it/").count(), 1, "{text}");
+        }
+        let text = dump().to_string();
+        assert!(text.contains("shield two at tests/it/") && !text.contains("shield one"), "{text}");
+        go_two.send(()).unwrap();
+        assert!(two.await.unwrap().contains("shield two at "));
+        assert!(drain(S).await.is_clean());
+        assert_eq!(dump().entries().len(), 1, "the root alone");
     });
-    let left: Vec<_> = report.left().iter().map(|left| (left.what(), left.name())).collect();
-    assert_eq!(left, [("shield", Some("stuck"))]);
-    for text in [&seen].into_iter().chain(&inside) {
-        assert_eq!(text.matches("shield stuck at tests/it/").count(), 1, "{text}");
-    }
-    assert!(runtime.block_on(drain(S)).is_clean(), "it has ended");
-    assert!(!runtime.block_on(async { dump().to_string() }).contains("stuck"));
+}
+
+/// Whoever waits for the last shield would be woken by a moment in which nothing is counted.
+#[testudo::test(start_paused = true)]
+async fn shield_in_a_plain_task_stays_counted_when_it_gets_its_place() {
+    let wakes = Count::default();
+    let waker = Waker::from(Arc::new(Bell(wakes.clone())));
+    let ended = plain_task(shield(async move {
+        let mut wait = Box::pin(drain(9 * S));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        yield_now().await;
+        wakes.get()
+    }));
+    assert_eq!(ended.await.unwrap(), 0);
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_whose_time_is_over_when_it_begins_is_cut_at_its_first_suspension() {
+    assert!(CancelScope::new().timeout(Duration::ZERO).run(yield_now()).await.is_err());
+    assert!(CancelScope::new().timeout(S).run(yield_now()).await.is_ok());
 }
 
 #[test]
@@ -886,6 +911,7 @@ fn code_that_never_suspends_hears_of_its_deadline() {
             assert!(began.elapsed() < 60 * S, "nobody says so");
             std::hint::spin_loop();
         }
+        assert!(began.elapsed() >= Duration::from_millis(10), "too early");
         assert!(!shield(async { is_cancelled() }).await);
         yield_now().await;
         pending::<()>().await;
