@@ -73,3 +73,24 @@ impl Drop for Counted {
         self.host.unmade.remove(self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::core::node::Kind;
+
+    #[test]
+    fn each_is_taken_out_by_its_own_number_once() {
+        let unmade = Unmade::default();
+        let info = |born| Info::new(Kind::Shield, Location::caller(), born);
+        let numbers = [1, 2, 3].map(|born| unmade.insert(info(born)));
+        let left = || unmade.list().iter().map(|info| info.born).collect::<Vec<_>>();
+        unmade.remove(numbers[1]);
+        unmade.remove(numbers[1]);
+        assert_eq!(left(), [1, 3]);
+        unmade.remove(numbers[0]);
+        assert_eq!(left(), [3]);
+    }
+}
