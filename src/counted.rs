@@ -1,6 +1,7 @@
 //! Shields in their first polls, in tasks that nobody waits for: counted in at the root, and named there.
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::core::node::Info;
@@ -10,37 +11,30 @@ use crate::nursery::Ticket;
 /// The shields of one runtime that are counted and have no node yet. A few: each is being polled.
 #[derive(Debug, Default)]
 pub(crate) struct Unmade {
-    listed: Mutex<Listed>,
+    listed: Mutex<Vec<(Number, Info)>>,
 }
 
-#[derive(Debug, Default)]
-struct Listed {
-    shields: Vec<(Number, Info)>,
-    last: u64,
-}
-
-/// Which of them; never used twice.
+/// Which of them; never used twice in this process, as a place may be made below what lives on another runtime.
 pub(crate) type Number = NonZero<u64>;
 
 impl Unmade {
     /// Who they are.
     pub(crate) fn list(&self) -> Vec<Info> {
-        lock(&self.listed).shields.iter().map(|(_, info)| info.clone()).collect()
+        lock(&self.listed).iter().map(|(_, info)| info.clone()).collect()
     }
 
     fn insert(&self, info: Info) -> Number {
-        let mut listed = lock(&self.listed);
-        listed.last += 1;
-        let number = Number::new(listed.last).unwrap_or(Number::MAX);
-        listed.shields.push((number, info));
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = Number::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(Number::MAX);
+        lock(&self.listed).push((number, info));
         number
     }
 
     /// It has ended or gets a node, and who looks from now on finds it there; unless it had one.
     pub(crate) fn remove(&self, number: Number) {
         let mut listed = lock(&self.listed);
-        let index = listed.shields.iter().position(|(one, _)| *one == number);
-        let shield = index.map(|index| listed.shields.swap_remove(index));
+        let index = listed.iter().position(|(one, _)| *one == number);
+        let shield = index.map(|index| listed.swap_remove(index));
         drop(listed);
         drop(shield);
     }

@@ -205,11 +205,12 @@ impl Sketch {
     pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         let parent = current::branch(outer);
-        // Who looks now finds it in one place at most.
+        let frame = enter(self.new_node(Some(&parent), now), &parent, outer, now);
+        // After the link: who looks meanwhile finds it twice rather than nowhere.
         if let (Some(number), Some(host)) = (self.unmade, parent.host()) {
             host.unmade.remove(number);
         }
-        enter(self.new_node(Some(&parent), now), &parent, outer, now)
+        frame
     }
 
     /// True if what is inside is not cancelled, whatever is around it.
