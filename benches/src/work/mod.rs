@@ -10,11 +10,10 @@ pub mod tree;
 
 use std::future::{Future, poll_fn};
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::task::Poll;
 
 use testudo::{CancelScope, nursery};
-use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +59,7 @@ where
     })
 }
 
-/// The same in two tasks at once, below one parent.
+/// The same in two tasks at once, below one parent, each on a worker of its own.
 fn turns_by_two<F>(work: &'static str, by: &'static str, make: fn(&CancellationToken) -> F) -> Case
 where
     F: Future + Send + 'static,
@@ -68,11 +67,12 @@ where
 {
     Case::task(work, by, move |n| async move {
         let token = CancellationToken::new();
+        // A task that waits and is woken by the other would run on the worker of that, after it.
         let start = Arc::new(Barrier::new(2));
         let bodies = [token.clone(), token].map(|token| {
             let start = Arc::clone(&start);
             async move {
-                start.wait().await;
+                start.wait();
                 turn(n, token, make).await;
             }
         });
