@@ -73,6 +73,8 @@ struct Tree<H> {
     left: Option<Arc<Node<H>>>,
     /// For `exposed` only: the view from outside the shield that it opens. A second parent as far as the flag goes.
     outside: Link<H>,
+    /// Of a node that unwinds: who absorbs what is cut in it, as long as nothing between the two has moved.
+    absorber: Option<Arc<Node<H>>>,
     children: Slab<Arc<Node<H>>>,
     /// The frame of the region that this node belongs to: the body of a scope, a task.
     region: Option<Arc<Frame<H>>>,
@@ -146,6 +148,7 @@ impl<H> Node<H> {
             parent: None,
             left: None,
             outside: None,
+            absorber: None,
             children: Slab::new(),
             region: None,
             tasks: Tasks::new(),
@@ -409,7 +412,7 @@ impl<H> Tree<H> {
     fn let_go(&mut self, last: &mut Vec<Node<H>>) {
         let outside = self.outside.take().map(|(node, _)| node);
         let parent = self.parent.take().map(|(node, _)| node);
-        for node in [self.left.take(), parent, outside] {
+        for node in [self.left.take(), parent, outside, self.absorber.take()] {
             // By hand: an `Option` of a node is large, and is moved even if it is none.
             if let Some(Some(node)) = node.map(Arc::into_inner) {
                 last.push(node);

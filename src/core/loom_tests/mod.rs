@@ -3,6 +3,7 @@
 //! A model ends when its threads have: what is asserted then is the state that they leave behind. A wake is lost if a poller
 //! saw nothing, is not woken, and would have to be.
 
+mod absorbers;
 mod frames;
 mod leaves;
 mod live;

@@ -7,25 +7,64 @@ impl<H> Node<H> {
     /// The outermost cancelled node that is visible from here without crossing a shield or a catch point, and fixes it: from now
     /// on, raising a shield between the two un-cancels nothing (M3). None if this node is not cancelled (any more).
     pub(crate) fn latch(self: &Arc<Self>) -> Option<Arc<Self>> {
-        if self.absorbs_already() {
-            return Some(Arc::clone(self));
+        if let Some(absorber) = self.known_absorber() {
+            return Some(absorber);
         }
         loop {
             let path = self.visible_path();
             // Outermost first: the lock order.
-            let guards: Vec<_> = path.iter().rev().map(|node| node.tree.lock()).collect();
+            let mut guards: Vec<_> = path.iter().rev().map(|node| node.tree.lock()).collect();
             if !self.is_cancelled() {
                 return None;
             }
-            let Some((absorber, inner)) = path.split_last() else { continue };
-            if !Self::is_path(&path, &guards) {
+            let (Some((end, inner)), Some(tree)) = (path.split_last(), guards.first()) else { continue };
+            let known = end.absorber_in(tree);
+            if !Self::is_path(&path, &guards) || !(known.is_some() || end.is_end(tree)) {
                 drop(guards);
                 yield_now(); // A change above is on its way down; its thread is between two locks.
                 continue;
             }
-            absorber.put(LATCHED, true);
+            let absorber = known.unwrap_or_else(|| {
+                end.put(LATCHED, true);
+                Arc::clone(end)
+            });
             inner.iter().for_each(|node| node.put(LATCHED | UNWINDS, true));
-            return Some(Arc::clone(absorber));
+            let remember = |tree: &mut MutexGuard<'_, Tree<H>>| tree.absorber.replace(Arc::clone(&absorber));
+            let before: Vec<_> = guards.iter_mut().skip(1).filter_map(remember).collect();
+            drop(guards);
+            drop(before);
+            return Some(absorber);
+        }
+    }
+
+    /// The absorber that an earlier cut has fixed, if a cut now would come to the same one: all between the two stays cancelled and
+    /// open for good, and whatever moves is forgotten. One look for each of the many that are cut after the first.
+    fn known_absorber(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.absorbs_already() {
+            return Some(Arc::clone(self));
+        }
+        // Without a lock for those that nothing has unwound yet.
+        if self.has(UNWINDS) { self.absorber_in(&self.tree.lock()) } else { None }
+    }
+
+    /// The same under the lock of this node.
+    fn absorber_in(self: &Arc<Self>, tree: &Tree<H>) -> Option<Arc<Self>> {
+        let absorber = if self.absorbs_already() { Some(self) } else { tree.absorber.as_ref() };
+        absorber.filter(|absorber| absorber.absorbs_already()).map(Arc::clone)
+    }
+
+    /// This node has moved: what is inside of it has another way outwards than the one to the absorber that it knew.
+    pub(super) fn forget_absorbers(&self) {
+        let unwinding = |tree: &Tree<H>| -> Vec<Arc<Self>> {
+            tree.children.iter().map(|(_, node)| node).filter(|node| node.has(UNWINDS)).map(Arc::clone).collect()
+        };
+        let mut moved = unwinding(&self.tree.lock());
+        while let Some(node) = moved.pop() {
+            let mut tree = node.tree.lock();
+            let known = tree.absorber.take();
+            moved.extend(unwinding(&tree));
+            drop(tree);
+            drop(known);
         }
     }
 
@@ -39,8 +78,7 @@ impl<H> Node<H> {
         std::iter::successors(Some(Arc::clone(self)), outwards).last()
     }
 
-    /// True if an earlier cut has fixed this node as its absorber, and nothing around it was cancelled since: one look for each of
-    /// the many tasks of a nursery that are cut after the first.
+    /// True if an earlier cut has fixed this node as its absorber, and nothing around it was cancelled since.
     fn absorbs_already(&self) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
         bits & (CANCELLED | LATCHED | UNWINDS | ABOVE) == CANCELLED | LATCHED
@@ -52,27 +90,35 @@ impl<H> Node<H> {
         !self.is_shielded() || self.has(PIERCED | UNWINDS)
     }
 
-    /// From this node upwards as far as a cancel is visible.
+    /// True if a cancel of `parent`, which is around this node, is absorbed there or further out.
+    fn goes_on_to(&self, parent: &Self) -> bool {
+        self.is_open() && !self.info.kind.catches() && parent.is_cancelled()
+    }
+
+    /// From this node upwards as far as a cancel is visible, or to the first that knows who absorbs it.
     fn visible_path(self: &Arc<Self>) -> Vec<Arc<Self>> {
-        std::iter::successors(Some(Arc::clone(self)), |node| {
-            let open = node.is_open() && !node.info.kind.catches();
-            node.parent().filter(|parent| open && parent.is_cancelled())
+        std::iter::successors(Some(Arc::clone(self)), |node| match node.known_absorber() {
+            Some(_) => None,
+            None => node.parent().filter(|parent| node.goes_on_to(parent)),
         })
         .collect()
     }
 
-    /// True if, under the locks, the path is still what [`visible_path`](Self::visible_path) saw, and complete: its end has a
-    /// cancel of its own. A flag that is on its way down from a change above makes this false for a moment.
+    /// True if, under the locks, the path is still what [`visible_path`](Self::visible_path) saw. A flag that is on its way down from
+    /// a change above makes this false for a moment.
     fn is_path(path: &[Arc<Self>], guards: &[MutexGuard<'_, Tree<H>>]) -> bool {
-        let linked = path.windows(2).zip(guards.iter().rev()).all(|(pair, tree)| {
+        path.windows(2).zip(guards.iter().rev()).all(|(pair, tree)| {
             pair[0].is_open()
                 && same(tree.parent.as_ref().map(|(node, _)| node), Some(&pair[1]))
                 && pair[0].is_cancelled()
-        });
-        let own = REQUESTED | LATCHED | PIERCED;
-        let catches = path.last().is_some_and(|last| last.info.kind.catches());
-        let outside =
-            guards.first().is_some_and(|tree| tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled()));
-        linked && path.last().is_some_and(|last| last.is_cancelled() && (last.has(own) || outside || catches))
+        })
+    }
+
+    /// True if, under its lock, a path may end here: this node has a cancel of its own, and nothing around it is visible from here.
+    fn is_end(&self, tree: &Tree<H>) -> bool {
+        let goes_on = tree.parent.as_ref().is_some_and(|(parent, _)| self.goes_on_to(parent));
+        let own = self.has(REQUESTED | LATCHED | PIERCED) || self.info.kind.catches();
+        let outside = || tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled());
+        self.is_cancelled() && !goes_on && (own || outside())
     }
 }

@@ -27,12 +27,17 @@ impl<H> Node<H> {
         }
         let key = parent_tree.children.insert(Arc::clone(self));
         let old = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
+        let absorber = tree.absorber.take();
         if let Some(region) = region {
             tree.region = Some(Arc::clone(region));
         }
         let look = self.recompute_locked(&mut tree, &parent_tree, 0);
         drop(tree);
         drop(parent_tree);
+        drop(absorber);
+        if self.unwinds() {
+            self.forget_absorbers();
+        }
         Self::forget(old);
         look
     }
@@ -95,9 +100,9 @@ impl<H> Node<H> {
         let old = (tree.parent.take(), tree.outside.take());
         // In one step: whoever looks for an owner finds the link or the way out.
         tree.left = old.0.as_ref().map(|(parent, _)| Arc::clone(parent));
-        let region = tree.region.take();
+        let (region, absorber) = (tree.region.take(), tree.absorber.take());
         drop(tree);
-        drop(region);
+        drop((region, absorber));
         Self::forget(old);
     }
 

@@ -1,0 +1,88 @@
+//! Races around an absorber that an earlier cut has fixed, and that the next cut of the same nursery takes without a look at the way.
+
+use super::super::sync::{Arc, model};
+use super::{Node, cause, join, nursery, root, scope, spawn};
+
+/// A nursery below two scopes, which has unwound to the outer one of these.
+fn unwound() -> (Arc<Node>, Arc<Node>, Arc<Node>, Arc<Node>) {
+    let top = root();
+    let outer = scope(&top);
+    let middle = scope(&outer);
+    let home = nursery(&middle);
+    outer.cancel(cause());
+    assert!(home.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &outer)));
+    (top, outer, middle, home)
+}
+
+#[test]
+fn what_is_known_of_an_absorber_is_forgotten_when_a_node_on_the_way_is_carried_off() {
+    model(|| {
+        let ((_, outer, middle, home), other) = (unwound(), root());
+        let carry = spawn(&middle, move |middle| middle.reparent(&other));
+        let absorber = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&absorber, &outer) || Arc::ptr_eq(&absorber, &middle));
+        join(carry);
+        let last = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&last, &middle), "it is absorbed where it is not any more");
+    });
+}
+
+#[test]
+fn what_is_known_of_an_absorber_gives_way_to_a_cancel_around_it() {
+    model(|| {
+        let (top, outer, _, home) = unwound();
+        let cancel = spawn(&top, |top| top.cancel(cause()));
+        let absorber = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&absorber, &outer) || Arc::ptr_eq(&absorber, &top));
+        assert_eq!(outer.unwinds(), Arc::ptr_eq(&absorber, &top), "the scope returns and unwinds");
+        join(cancel);
+        let last = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&last, &top) && outer.unwinds(), "who was cut after the cancel has not seen it");
+    });
+}
+
+#[test]
+fn what_is_known_of_an_absorber_outlives_the_end_of_a_node_on_the_way() {
+    model(|| {
+        let (_, outer, middle, home) = unwound();
+        let end = spawn(&middle, |middle| middle.detach());
+        let absorber = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&absorber, &outer));
+        join(end);
+        let last = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&last, &outer));
+    });
+}
+
+/// A second nursery, whose way out ends at the first one: that knows the rest.
+#[test]
+fn what_a_node_on_the_way_knows_is_taken_from_it_and_forgotten_with_it() {
+    model(|| {
+        let ((_, outer, middle, home), other) = (unwound(), root());
+        let inner = nursery(&home);
+        let carry = spawn(&middle, move |middle| middle.reparent(&other));
+        let absorber = inner.latch().expect("it is cancelled throughout");
+        assert!(Arc::ptr_eq(&absorber, &outer) || Arc::ptr_eq(&absorber, &middle));
+        join(carry);
+        assert!(inner.unwinds());
+        for node in [&inner, &home] {
+            let last = node.latch().expect("it unwinds");
+            assert!(Arc::ptr_eq(&last, &middle), "it is absorbed where it is not any more");
+        }
+    });
+}
+
+#[test]
+fn what_a_node_on_the_way_knows_gives_way_to_a_cancel_around_the_absorber() {
+    model(|| {
+        let (top, outer, _, home) = unwound();
+        let inner = nursery(&home);
+        let cancel = spawn(&top, |top| top.cancel(cause()));
+        let absorber = inner.latch().expect("it is cancelled throughout");
+        assert!(Arc::ptr_eq(&absorber, &outer) || Arc::ptr_eq(&absorber, &top));
+        assert_eq!(outer.unwinds(), Arc::ptr_eq(&absorber, &top), "the scope returns and unwinds");
+        join(cancel);
+        let last = inner.latch().expect("it is cancelled throughout");
+        assert!(Arc::ptr_eq(&last, &top) && outer.unwinds());
+    });
+}
