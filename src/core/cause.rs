@@ -85,6 +85,30 @@ impl Cause {
     }
 }
 
+/// What has cancelled a node: the cause that won, then all later requests in their order. One takes no allocation.
+#[derive(Default)]
+pub(super) struct Causes {
+    first: Option<Cause>,
+    later: Vec<Cause>,
+}
+
+impl Causes {
+    pub(super) fn push(&mut self, cause: Cause) {
+        match self.first {
+            None => self.first = Some(cause),
+            Some(_) => self.later.push(cause),
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<&Cause> {
+        self.first.as_ref()
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<Cause> {
+        self.first.iter().chain(&self.later).cloned().collect()
+    }
+}
+
 /// Two causes are equal if they are the same event.
 impl PartialEq for Cause {
     fn eq(&self, other: &Self) -> bool {

@@ -18,7 +18,7 @@ use std::task::Waker;
 
 use slab::Slab;
 
-use super::cause::Cause;
+use super::cause::{Cause, Causes};
 use super::frame::Frame;
 use super::live::Live;
 
@@ -81,9 +81,9 @@ struct Tree<H> {
     /// The tasks that this node judges, as the nursery that they are children of.
     tasks: Tasks<Listed<H>>,
     /// Who waits for `cancelled()` from anywhere. A wake takes the waker; the place stays with whoever got it.
-    listeners: Slab<Option<Waker>>,
-    /// First the cause that won, then all later requests in their order.
-    causes: Vec<Cause>,
+    /// Boxed, because few nodes have any.
+    listeners: Option<Box<Slab<Option<Waker>>>>,
+    causes: Causes,
     /// In ticks of the host. A deadline that has fired is a request, so it is sticky.
     deadline: Option<u64>,
 }
@@ -152,8 +152,8 @@ impl<H> Node<H> {
             children: Slab::new(),
             region: None,
             tasks: Tasks::new(),
-            listeners: Slab::new(),
-            causes: Vec::new(),
+            listeners: None,
+            causes: Causes::default(),
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
@@ -248,26 +248,25 @@ impl<H> Node<H> {
     /// Visits everything below after a change of this node, and gives back whoever has to look again. O(nodes) until all flags
     /// stand, and no more than one lock pair is held at a time.
     fn spread(self: &Arc<Self>, force: usize) -> Crowd<H> {
-        let (mut crowd, mut held_off) = (Crowd::of(self), Vec::new());
-        let mut stack = vec![Arc::clone(self)];
-        while let Some(node) = stack.pop() {
+        let (mut crowd, mut held_off, mut found) = (Crowd::of(self), Vec::new(), Vec::new());
+        // Places in the crowd.
+        let mut changed = vec![0];
+        while let Some(place) = changed.pop() {
+            let node = crowd.node(place);
             let tree = node.tree.lock();
-            crowd.count(tree.tasks.len());
-            for (_, child) in &tree.children {
-                let look = child.recompute(&node, &tree, force);
-                if look != Look::Same {
-                    crowd.push(child);
-                }
-                match look {
-                    Look::Changed => stack.push(Arc::clone(child)),
-                    Look::HeldOff => held_off.push(Arc::clone(child)),
-                    Look::Same => {}
-                }
+            let looks = tree.children.iter().map(|(_, child)| (child, child.recompute(node, &tree, force)));
+            found.extend(looks.filter(|(_, look)| *look != Look::Same).map(|(child, look)| (Arc::clone(child), look)));
+            let tasks = tree.tasks.len();
+            drop(tree);
+            crowd.count(tasks);
+            for (child, look) in found.drain(..) {
+                let place = crowd.push(child);
+                if look == Look::HeldOff { held_off.push(place) } else { changed.push(place) }
             }
         }
-        for node in held_off {
+        for node in held_off.into_iter().map(|place| crowd.node(place)) {
             if let Some(hook) = node.on_held_off.get() {
-                (hook.begin)(&node, hook.budget);
+                (hook.begin)(node, hook.budget);
             }
         }
         crowd
@@ -290,17 +289,17 @@ impl<H> Node<H> {
         let now = (old | force) & (REQUESTED | LATCHED | PIERCED) != 0 || (old & SHIELDED == 0 && above);
         let flags = if now { CANCELLED } else { 0 } | if above { ABOVE } else { 0 };
         self.bits.store((old & !(CANCELLED | ABOVE)) | force | flags, Ordering::Release);
-        let unexplained = now && tree.causes.is_empty();
+        let unexplained = now && tree.causes.first().is_none();
         if unexplained {
-            tree.causes.extend(parent_tree.causes.first().cloned());
+            parent_tree.causes.first().cloned().into_iter().for_each(|cause| tree.causes.push(cause));
         }
         if !now {
-            tree.causes.clear();
+            tree.causes = Causes::default();
         }
         match (was, now) {
             (a, b) if a != b || force != 0 => Look::Changed,
             // The other parent is cancelled, and its visit, which brings the cause, came after one from this side.
-            _ if unexplained && !tree.causes.is_empty() => Look::Changed,
+            _ if unexplained && tree.causes.first().is_some() => Look::Changed,
             // A shield that begins to hold something off starts its budget: its poller has to know.
             (false, false) if above => Look::HeldOff,
             _ => Look::Same,
@@ -336,7 +335,7 @@ impl<H> Node<H> {
 
     /// All causes in their order, the first is [`cause`](Self::cause).
     pub(crate) fn causes(&self) -> Vec<Cause> {
-        self.tree.lock().causes.clone()
+        self.tree.lock().causes.to_vec()
     }
 
     /// Without a lock if there is none.
@@ -368,15 +367,16 @@ impl<H> Node<H> {
         if self.is_cancelled() {
             return false;
         }
-        let key = *key.get_or_insert_with(|| tree.listeners.insert(None));
-        let old = tree.listeners[key].replace(waker);
+        let listeners = tree.listeners.get_or_insert_default();
+        let key = *key.get_or_insert_with(|| listeners.insert(None));
+        let old = listeners[key].replace(waker);
         drop(tree);
         drop(old);
         true
     }
 
     pub(crate) fn unlisten(&self, key: usize) {
-        let waker = self.tree.lock().listeners.remove(key);
+        let waker = self.tree.lock().listeners.as_mut().map(|listeners| listeners.remove(key));
         drop(waker);
     }
 

@@ -23,8 +23,14 @@ impl<H> Crowd<H> {
         Self { nodes: vec![Arc::clone(first)], tasks: 0, next: 0, wakers: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, node: &Arc<Node<H>>) {
-        self.nodes.push(Arc::clone(node));
+    /// Gives the place of the node.
+    pub(super) fn push(&mut self, node: Arc<Node<H>>) -> usize {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    pub(super) fn node(&self, place: usize) -> &Arc<Node<H>> {
+        &self.nodes[place]
     }
 
     pub(super) fn count(&mut self, tasks: usize) {
@@ -41,7 +47,8 @@ impl<H> Crowd<H> {
         let Some(node) = self.nodes.last() else { return false };
         let mut tree = node.tree.lock();
         if self.next == 0 {
-            self.wakers.extend(tree.listeners.iter_mut().filter_map(|(_, waker)| waker.take()));
+            let listeners = tree.listeners.iter_mut().flat_map(|listeners| listeners.iter_mut());
+            self.wakers.extend(listeners.filter_map(|(_, waker)| waker.take()));
             self.wakers.extend(tree.region.iter().filter_map(|frame| frame.take_waker()));
         }
         let end = tree.tasks.bound().min(self.next + Self::BATCH);

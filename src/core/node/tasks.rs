@@ -6,12 +6,17 @@ use slab::Slab;
 ///
 /// # Invariants
 ///
-/// 1. `first` holds the keys below `CHUNK`, the chunk at `i` of `more` the `CHUNK` keys from `CHUNK * (i + 1)` on.
-/// 2. A chunk of `more` that has room is the last, or is in `holes`, once.
+/// 1. `first` holds the keys below `CHUNK`, the chunk at `i` of the others the `CHUNK` keys from `CHUNK * (i + 1)` on.
+/// 2. One of the others that has room is the last, or is in `holes`, once.
 pub(super) struct Tasks<T> {
     /// It grows, so that a small nursery has a small list.
     first: Slab<T>,
-    more: Vec<Slab<T>>,
+    /// Boxed, because most nodes have few tasks or none.
+    more: Option<Box<More<T>>>,
+}
+
+struct More<T> {
+    chunks: Vec<Slab<T>>,
     holes: Vec<usize>,
 }
 
@@ -19,7 +24,7 @@ const CHUNK: usize = 64;
 
 impl<T> Tasks<T> {
     pub(super) fn new() -> Self {
-        Self { first: Slab::new(), more: Vec::new(), holes: Vec::new() }
+        Self { first: Slab::new(), more: None }
     }
 
     #[inline]
@@ -27,67 +32,80 @@ impl<T> Tasks<T> {
         if self.first.len() < CHUNK {
             return self.first.insert(task);
         }
-        let index = self.with_room();
-        CHUNK * (index + 1) + self.more[index].insert(task)
-    }
-
-    /// A chunk of `more` that has room, made if there is none.
-    #[inline]
-    fn with_room(&mut self) -> usize {
-        if self.more.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            return self.hole_or_more();
-        }
-        self.more.len() - 1
-    }
-
-    fn hole_or_more(&mut self) -> usize {
-        let Some(&hole) = self.holes.last() else {
-            self.more.push(Slab::with_capacity(CHUNK));
-            return self.more.len() - 1;
-        };
-        // It has room for one, at least.
-        if self.more[hole].len() + 1 == CHUNK {
-            self.holes.pop();
-        }
-        hole
+        let more = self.more.get_or_insert_with(|| Box::new(More { chunks: Vec::new(), holes: Vec::new() }));
+        let index = more.with_room();
+        CHUNK * (index + 1) + more.chunks[index].insert(task)
     }
 
     /// Takes one out that is there.
     pub(super) fn remove(&mut self, key: usize) -> T {
-        let Some(index) = (key / CHUNK).checked_sub(1) else { return self.first.remove(key) };
-        if self.more[index].len() == CHUNK && index + 1 < self.more.len() {
-            self.holes.push(index);
+        match ((key / CHUNK).checked_sub(1), &mut self.more) {
+            (Some(index), Some(more)) => more.remove(index, key % CHUNK),
+            (Some(_) | None, _) => self.first.remove(key),
         }
-        self.more[index].remove(key % CHUNK)
     }
 
     pub(super) fn get(&self, key: usize) -> Option<&T> {
         match (key / CHUNK).checked_sub(1) {
             None => self.first.get(key),
-            Some(index) => self.more.get(index)?.get(key % CHUNK),
+            Some(index) => self.chunks().get(index)?.get(key % CHUNK),
         }
     }
 
     pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut T> {
         match (key / CHUNK).checked_sub(1) {
             None => self.first.get_mut(key),
-            Some(index) => self.more.get_mut(index)?.get_mut(key % CHUNK),
+            Some(index) => self.more.as_mut()?.chunks.get_mut(index)?.get_mut(key % CHUNK),
         }
     }
 
     /// All with their keys, in the order of these.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        let chunks = std::iter::once(&self.first).chain(&self.more);
+        let chunks = std::iter::once(&self.first).chain(self.chunks());
         chunks.enumerate().flat_map(|(index, chunk)| chunk.iter().map(move |(key, task)| (CHUNK * index + key, task)))
     }
 
     /// No key is as high.
     pub(super) fn bound(&self) -> usize {
-        if self.more.is_empty() { self.first.capacity() } else { CHUNK * (self.more.len() + 1) }
+        if self.chunks().is_empty() { self.first.capacity() } else { CHUNK * (self.chunks().len() + 1) }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.first.len() + self.more.iter().map(Slab::len).sum::<usize>()
+        self.first.len() + self.chunks().iter().map(Slab::len).sum::<usize>()
+    }
+
+    fn chunks(&self) -> &[Slab<T>] {
+        self.more.as_ref().map_or(&[], |more| &more.chunks)
+    }
+}
+
+impl<T> More<T> {
+    /// A chunk that has room, made if there is none.
+    #[inline]
+    fn with_room(&mut self) -> usize {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            return self.hole_or_more();
+        }
+        self.chunks.len() - 1
+    }
+
+    fn hole_or_more(&mut self) -> usize {
+        let Some(&hole) = self.holes.last() else {
+            self.chunks.push(Slab::with_capacity(CHUNK));
+            return self.chunks.len() - 1;
+        };
+        // It has room for one, at least.
+        if self.chunks[hole].len() + 1 == CHUNK {
+            self.holes.pop();
+        }
+        hole
+    }
+
+    fn remove(&mut self, index: usize, key: usize) -> T {
+        if self.chunks[index].len() == CHUNK && index + 1 < self.chunks.len() {
+            self.holes.push(index);
+        }
+        self.chunks[index].remove(key)
     }
 }
 
