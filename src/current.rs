@@ -105,7 +105,7 @@ struct Around {
     current: Option<Current>,
     /// The regions in their first polls, the innermost last. Whatever is around a frame was made before it.
     levels: Vec<Level>,
-    /// The first look at the clock since the current frame changed; 0 if there was none.
+    /// The first look at the clock since the outermost place was entered; 0 if there was none.
     looked: Ticks,
 }
 
@@ -166,9 +166,11 @@ impl EnterPlanned {
         let entered = around(|around| {
             let may_wait = sketch.may_wait(|| around.is_cancelled(|_| false));
             if may_wait {
+                if around.is_empty() {
+                    around.looked = 0;
+                }
                 let (outer, sketch) = (around.current.take(), Some(sketch.take()));
                 around.levels.push(Level { outer, sketch, polled_by });
-                around.looked = 0;
             }
             may_wait
         });
@@ -204,7 +206,15 @@ impl Around {
     #[inline]
     fn swap(&mut self, slot: &mut Option<Current>) {
         mem::swap(&mut self.current, slot);
-        self.looked = 0;
+        // Into a task.
+        if slot.is_none() && self.levels.is_empty() {
+            self.looked = 0;
+        }
+    }
+
+    /// True outside of all places.
+    fn is_empty(&self) -> bool {
+        self.current.is_none() && self.levels.is_empty()
     }
 
     /// Makes the frame of the task around the level at `depth`, or around this code.
@@ -369,16 +379,14 @@ pub(crate) fn task_name() -> Option<Arc<str>> {
     task()?.task().map(TaskInfo::name)
 }
 
-/// When something that is made here was made, for its age: what a frame makes in one poll has the time of the first. A look at
+/// When something that is made here was made, for its age: what a task makes in one poll has the time of the first. A look at
 /// the clock costs a tenth of a spawn.
 pub(crate) fn born() -> Ticks {
-    let looked = around(|around| around.looked).filter(|looked| *looked != 0);
-    looked.unwrap_or_else(|| {
+    let looked = around(|around| if around.is_empty() { 0 } else { around.looked });
+    looked.filter(|looked| *looked != 0).unwrap_or_else(|| {
         let now = clock::now();
-        around(|around| {
-            let is_inside = around.current.is_some() || !around.levels.is_empty();
-            around.looked = if is_inside { now } else { 0 };
-        });
+        // The first place that is entered forgets what was seen outside of all.
+        around(|around| around.looked = now).unwrap_or_default();
         now
     })
 }
