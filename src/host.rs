@@ -1,5 +1,6 @@
 //! The runtime that a tree of ours lives on: where rescued work goes, who keeps its deadlines, who hears its reports.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::Location;
@@ -150,13 +151,22 @@ fn roots() -> MutexGuard<'static, HashMap<Id, Weak<Node>>> {
     lock(ROOTS.get_or_init(Mutex::default))
 }
 
+thread_local! {
+    /// The root that this thread has asked for last: the requests of a server, on all its threads, do not wait for each other here.
+    static LAST: RefCell<Option<(Id, Weak<Node>)>> = const { RefCell::new(None) };
+}
+
 fn root_of(handle: Handle) -> Arc<Node> {
-    let known = roots().get(&handle.id()).and_then(Weak::upgrade);
-    if let Some(root) = known {
+    let id = handle.id();
+    let last = LAST.try_with(|last| last.borrow().as_ref().filter(|(known, _)| *known == id)?.1.upgrade());
+    if let Ok(Some(root)) = last {
         return root;
     }
-    let root = new_root(Host::new(Some(handle.clone())));
-    install(&handle, root)
+    let known = roots().get(&id).and_then(Weak::upgrade);
+    let root = known.unwrap_or_else(|| install(&handle, new_root(Host::new(Some(handle.clone())))));
+    let now = Some((id, Arc::downgrade(&root)));
+    drop(LAST.try_with(|last| last.replace(now)));
+    root
 }
 
 /// Makes `root` the root of its runtime, unless there is one; gives back the one that counts.
