@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::core::node::Info;
 use crate::host::{Host, Node, lock};
-use crate::nursery::Ticket;
+use crate::ticket::Ticket;
 
 /// The shields of one runtime that are counted and have no node yet. A few: each is being polled.
 #[derive(Debug, Default)]

@@ -470,6 +470,7 @@ mod stages;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod ticket;
 mod trace;
 
 pub use crate::core::cause::{Cause, CauseKind};

@@ -10,8 +10,8 @@ use crate::core::node::Kind;
 use crate::current::{self, Current};
 use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
-use crate::nursery::Ticket;
 use crate::shield::Exposed;
+use crate::ticket::Ticket;
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
 #[derive(Default)]

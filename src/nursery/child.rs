@@ -8,9 +8,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::Shared;
 use super::start::Gate;
-use super::ticket::Regular;
-use super::{Shared, Ticket};
 use crate::core::node::{Leaf, TaskKey};
 use crate::core::task::TaskInfo;
 use crate::error::Failed;
@@ -19,6 +18,7 @@ use crate::outcome::{ChildOutput, Outcome, Panic};
 use crate::region::{End, Entry, Grown, Parts, Payload, Plain};
 use crate::report::{Event, Subject};
 use crate::task::{TaskRef, report_unseen};
+use crate::ticket::{Regular, Ticket};
 use crate::trace::Span;
 
 pin_project! {

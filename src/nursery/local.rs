@@ -19,8 +19,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
-use super::ticket::Regular;
-use super::{Nursery, Shared, Ticket};
+use super::{Nursery, Shared};
 use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
 use crate::current;
@@ -31,6 +30,7 @@ use crate::policy::Policy;
 use crate::region::{Cutting, Region};
 use crate::scope::ScopeHandle;
 use crate::task::TaskRef;
+use crate::ticket::{Regular, Ticket};
 
 /// Runs `body` with a nursery whose children are polled in this task and may borrow from outside it.
 ///

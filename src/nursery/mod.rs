@@ -4,7 +4,6 @@ mod child;
 mod local;
 mod run;
 mod start;
-mod ticket;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,8 +16,6 @@ use child::Child;
 pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
 pub use run::{NurseryRun, nursery};
 pub use start::{Start, Started};
-use ticket::Regular;
-pub(crate) use ticket::Ticket;
 
 use crate::blocking::{self, BlockingCx};
 use crate::core::cause::{Cause, CauseKind};
@@ -33,6 +30,7 @@ use crate::policy::Policy;
 use crate::report::{Event, Subject};
 use crate::scope::ScopeHandle;
 use crate::task::Task;
+use crate::ticket::{self, Regular, Ticket};
 
 /// A handle on a nursery, for its body and its children. Clones are cheap, `'static`, and the same nursery.
 ///

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::{Nursery, Shared, Ticket, panic_of, report_all};
+use super::{Nursery, Shared, panic_of, report_all};
 use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Live;
@@ -25,6 +25,7 @@ use crate::policy::Policy;
 use crate::region::{Cutting, End, Region};
 use crate::rest::hand_over;
 use crate::seat::Branch;
+use crate::ticket::Ticket;
 
 /// Runs `body` with a nursery, and ends when the body and every child have ended.
 ///

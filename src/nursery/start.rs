@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::child::{Child, Ended};
-use super::{Nursery, Ticket, runtime};
+use super::{Nursery, runtime};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
 use crate::core::node::{Info, Node as CoreNode};
@@ -22,6 +22,7 @@ use crate::host::{self, Frame, Node, lock};
 use crate::outcome::{ChildOutput, Outcome, Panic};
 use crate::report::{Event, Subject};
 use crate::seat::Seat;
+use crate::ticket::Ticket;
 
 /// Whether a child has started.
 ///

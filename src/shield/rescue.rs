@@ -13,10 +13,10 @@ use tokio::task::LocalKey;
 use super::body::{Body, ShieldEnd};
 use crate::current::{self, Current, Enter};
 use crate::host::{self, Frame, Node};
-use crate::nursery::Ticket;
 use crate::outcome::Panic;
 use crate::report::{Event, Subject};
 use crate::rest::{Rest, collect};
+use crate::ticket::Ticket;
 use crate::trace::Span;
 
 /// Reads the error out of a value, if it is one.
