@@ -12,8 +12,10 @@ use tokio::runtime::{Handle, Id};
 use crate::core::cause::Cause;
 use crate::core::frame as frames;
 use crate::core::node::{self as nodes, Info, Kind};
+use crate::core::owner::Owner;
 use crate::counted::Unmade;
 use crate::deadline::Timers;
+use crate::policy::Policy;
 use crate::report::{Event, Reporter};
 #[cfg(feature = "signal")]
 use crate::shutdown::Shutdown;
@@ -141,7 +143,7 @@ pub(crate) fn new_root(host: Host) -> Arc<Node> {
 /// The same at another place.
 pub(crate) fn new_root_at(host: Host, place: &'static Location<'static>) -> Arc<Node> {
     let info = Info::new(Kind::Root, place, crate::clock::now());
-    Node::root(info, Arc::new(host))
+    Node::root(info, Arc::new(host), Owner::root(Policy::Supervise as usize))
 }
 
 /// The roots by their runtimes. Each lives as long as its resident, or as a runner that wants its report: what is begun while

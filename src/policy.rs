@@ -23,10 +23,10 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The inverse of `as u8`.
-    pub(crate) fn from_number(number: u8) -> Self {
+    /// The inverse of `as usize`.
+    pub(crate) fn from_number(number: usize) -> Self {
         let all = [Self::FailFast, Self::Supervise, Self::FirstSuccess, Self::Collect];
-        all.into_iter().find(|policy| *policy as u8 == number).unwrap_or_default()
+        all.into_iter().find(|policy| *policy as usize == number).unwrap_or_default()
     }
 
     /// True if an error of a child cancels its siblings.

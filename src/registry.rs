@@ -17,9 +17,8 @@ use crate::current;
 #[cfg(feature = "signal")]
 use crate::host::Frame;
 use crate::host::{self, Member, Node};
-use crate::nursery::{Nursery, Shared};
+use crate::nursery::Nursery;
 use crate::outcome::{ChildOutput, TaskOutput};
-use crate::policy::Policy;
 use crate::report::{Event, Report, Subject};
 use crate::task::{Task, TaskId, TaskRef};
 
@@ -60,7 +59,7 @@ pub fn root_nursery<E>() -> Nursery<E> {
         root.host().is_some_and(|host| host.is_run),
         "this needs a run: start the program with `testudo::run`, `#[testudo::main]` or `Runner`, or spawn into a `nursery`"
     );
-    Nursery::new(Shared::of_root(root))
+    Nursery::new(root)
 }
 
 /// The root of the tree that this code is in.
@@ -252,7 +251,7 @@ pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
 /// ```
 pub async fn drain(budget: Duration) -> Report {
     let root = root();
-    let poll_idle = |cx: &mut Context<'_>| root.live.as_ref().map_or(Poll::Ready(()), |live| live.poll_idle(cx));
+    let poll_idle = |cx: &mut Context<'_>| root.live().map_or(Poll::Ready(()), |live| live.poll_idle(cx));
     // A look first: it needs no timer, so what was lost outside of any runtime can be fetched there.
     let is_idle = poll_fn(|cx| Poll::Ready(poll_idle(cx).is_ready())).await;
     let is_idle = is_idle || timeout(budget, poll_fn(poll_idle)).await.is_ok();
@@ -285,14 +284,5 @@ pub(crate) fn report_of(root: &Node, left: Vec<Subject>) -> Report {
         left,
         #[cfg(feature = "signal")]
         stop: None,
-    }
-}
-
-impl<E> Shared<E> {
-    /// The root of a run, as a nursery.
-    fn of_root(root: Arc<Node>) -> Arc<Self> {
-        let shared = Self::new(root, Policy::Supervise);
-        shared.set_owned(true);
-        Arc::new(shared)
     }
 }

@@ -429,7 +429,7 @@ impl Runner {
         let (subscription, at_end) = self.begin(&root, budget);
         let (outcome, in_time) = runtime.block_on(async {
             let outcome = main_task::outcome(&root, main, shield_main, place).await;
-            if let (true, Some(live)) = (wait_for_tasks, &root.live) {
+            if let (true, Some(live)) = (wait_for_tasks, root.live()) {
                 std::future::poll_fn(|cx| live.poll_daemons_only(cx)).await;
             }
             shutdown.happened(Happened::MainEnded);
@@ -495,7 +495,7 @@ const TEARDOWN: Duration = Duration::from_millis(100);
 
 /// Waits until the root owns nothing any more, and closes it.
 async fn drain_root(root: &Arc<Node>) {
-    let Some(live) = &root.live else { return };
+    let Some(live) = root.live() else { return };
     while !live.close_if_idle() {
         std::future::poll_fn(|cx| live.poll_idle(cx)).await;
     }

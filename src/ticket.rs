@@ -10,9 +10,9 @@ use crate::host::{self, Node};
 
 /// One part of an owner that is alive, counted out when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket<O: Owner = Arc<Node>, W: Weigh = Weight> {
+pub(crate) struct Ticket<W: Weigh = Weight> {
     /// None only once the part is that of another ticket.
-    owner: Option<O>,
+    owner: Option<Arc<Node>>,
     weight: W,
 }
 
@@ -37,30 +37,19 @@ impl Weigh for Regular {
     }
 }
 
-/// Something that keeps a node which counts.
-pub(crate) trait Owner {
-    fn node(&self) -> &Arc<Node>;
-}
-
-impl Owner for Arc<Node> {
-    fn node(&self) -> &Arc<Node> {
-        self
-    }
-}
-
-impl<O: Owner, W: Weigh> Ticket<O, W> {
+impl<W: Weigh> Ticket<W> {
     /// Counts one more part in at `owner`, if that is open.
-    pub(crate) fn at(owner: O, weight: W) -> Option<Self> {
-        let open = owner.node().live.as_ref().is_some_and(|live| live.try_acquire(weight.weight()));
+    pub(crate) fn at(owner: Arc<Node>, weight: W) -> Option<Self> {
+        let open = owner.live().is_some_and(|live| live.try_acquire(weight.weight()));
         open.then_some(()).map(|()| Self { owner: Some(owner), weight })
     }
 
-    pub(crate) fn owner(&self) -> &O {
+    pub(crate) fn owner(&self) -> &Arc<Node> {
         self.owner.as_ref().expect("only `weighed` takes it")
     }
 
     /// The same part, with its weight at hand.
-    pub(crate) fn weighed(mut self) -> Ticket<O> {
+    pub(crate) fn weighed(mut self) -> Ticket {
         Ticket { owner: self.owner.take(), weight: self.weight.weight() }
     }
 }
@@ -69,7 +58,7 @@ impl Ticket {
     /// Counts in what was rescued or adopted, at the nearest owner around `node` that has not ended.
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
         CoreNode::around(node).find_map(|owner| {
-            let weight = owner.live.as_ref()?.try_adopt()?;
+            let weight = owner.live()?.try_adopt()?;
             Some(Self { owner: Some(owner), weight })
         })
     }
@@ -86,16 +75,16 @@ impl Ticket {
     }
 }
 
-impl<O: Owner, W: Weigh> Drop for Ticket<O, W> {
+impl<W: Weigh> Drop for Ticket<W> {
     fn drop(&mut self) {
         let Some(owner) = &self.owner else { return };
         let weight = self.weight.weight();
-        let only_daemons = owner.node().live.as_ref().is_some_and(|live| {
+        let only_daemons = owner.live().is_some_and(|live| {
             let twice = sabotage::has(Bug::DoubleRelease) && live.release(weight);
             twice || live.release(weight)
         });
         if only_daemons {
-            host::cancel(owner.node(), Cause::new(CauseKind::OnlyDaemons));
+            host::cancel(owner, Cause::new(CauseKind::OnlyDaemons));
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The pure state of cancellation: no runtime, no clock, no signal.
 //!
-//! `node` is the cancel tree, `frame` a region of a task that is cut off as a unit together with what holds it, `live` the count
-//! of what an owner waits for, `task` the record of a task, `cause` who cancelled and why, `phase` how far a shutdown has come and what
+//! `node` is the cancel tree, `frame` a region of a task that is cut off as a unit together with what holds it, `owner` what one
+//! of work has, `live` the count of what it waits for, `task` the record of a task, `cause` who cancelled and why, `phase` how far a shutdown has come and what
 //! happens in it, `press` which signals are one, `order` that of stages, `sabotage` bugs for the stress test to find.
-//! Each file states its invariants and its locks. Lock order of the whole: parent node, child node, frame; `live` alone.
+//! Each file states its invariants and its locks. Lock order of the whole: parent node, child node, frame; `live` and `owner` alone.
 
 pub(crate) mod cause;
 pub(crate) mod frame;
@@ -11,6 +11,7 @@ pub(crate) mod live;
 pub(crate) mod node;
 #[cfg(feature = "signal")]
 pub(crate) mod order;
+pub(crate) mod owner;
 #[cfg(feature = "signal")]
 pub(crate) mod phase;
 #[cfg(feature = "signal")]

@@ -21,7 +21,7 @@ use slab::Slab;
 use super::cause::{Cause, Causes};
 use super::frame::Frame;
 use super::live::Live;
-
+use super::owner::Owner;
 use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 
 /// A scope, a shield, a nursery, or a task that somebody wants to cancel alone.
@@ -45,8 +45,8 @@ pub(crate) struct Node<H> {
     tree: Mutex<Tree<H>>,
     pub(crate) info: Info,
     host: HostOf<H>,
-    /// Counts what is alive, if this node owns work: a nursery or a root.
-    pub(crate) live: Option<Live>,
+    /// Set if this node owns work: a nursery or a root.
+    pub(crate) owner: Option<Owner>,
     /// Called, with no lock held, when this node begins to hold off a cancel: a shield lets its budget run then.
     pub(crate) on_held_off: OnceLock<HeldOff<H>>,
 }
@@ -118,32 +118,32 @@ const LOOKED_INTO: usize = 1 << 10;
 
 impl<H> Node<H> {
     /// A node without a parent.
-    pub(crate) fn root(info: Info, host: Arc<H>) -> Arc<Self> {
-        Arc::new(Self::new(info, Some(Live::new_root()), false, HostOf::Known(host)))
+    pub(crate) fn root(info: Info, host: Arc<H>, owner: Owner) -> Arc<Self> {
+        Arc::new(Self::new(info, Some(owner), false, HostOf::Known(host)))
     }
 
     /// A node that is not in any tree yet. It can be cancelled all the same.
-    pub(crate) fn unbound(info: Info, live: Option<Live>, shielded: bool) -> Arc<Self> {
-        Arc::new(Self::new(info, live, shielded, HostOf::Linked(OnceLock::new())))
+    pub(crate) fn unbound(info: Info, owner: Option<Owner>, shielded: bool) -> Arc<Self> {
+        Arc::new(Self::new(info, owner, shielded, HostOf::Linked(OnceLock::new())))
     }
 
     /// A node that is not in any tree yet, and will be below `parent`.
-    pub(crate) fn unbound_below(parent: &Self, info: Info, live: Option<Live>, shielded: bool) -> Arc<Self> {
+    pub(crate) fn unbound_below(parent: &Self, info: Info, owner: Option<Owner>, shielded: bool) -> Arc<Self> {
         let host =
             parent.host().map_or_else(|| HostOf::Linked(OnceLock::new()), |host| HostOf::Known(Arc::clone(host)));
-        Arc::new(Self::new(info, live, shielded, host))
+        Arc::new(Self::new(info, owner, shielded, host))
     }
 
     /// A new node below `parent`, cancelled from the start if that is.
-    pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, live: Option<Live>) -> Arc<Self> {
-        let node = Self::unbound_below(parent, info, live, shielded);
+    pub(crate) fn child(parent: &Arc<Self>, info: Info, shielded: bool, owner: Option<Owner>) -> Arc<Self> {
+        let node = Self::unbound_below(parent, info, owner, shielded);
         // A node that nobody else knows has no waker to wake and no child to visit, whatever the look says.
         match node.link(parent, None, |_| true) {
             Look::Same | Look::Changed | Look::HeldOff => node,
         }
     }
 
-    fn new(info: Info, live: Option<Live>, shielded: bool, host: HostOf<H>) -> Self {
+    fn new(info: Info, owner: Option<Owner>, shielded: bool, host: HostOf<H>) -> Self {
         let tree = Tree {
             parent: None,
             left: None,
@@ -157,7 +157,7 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        Self { bits, tree: Mutex::new(tree), info, host, live, on_held_off: OnceLock::new() }
+        Self { bits, tree: Mutex::new(tree), info, host, owner, on_held_off: OnceLock::new() }
     }
 
     /// The runtime that this node was first linked on; none before.
@@ -166,6 +166,11 @@ impl<H> Node<H> {
             HostOf::Known(host) => Some(host),
             HostOf::Linked(host) => host.get(),
         }
+    }
+
+    /// The count of what is alive in it, if it owns work.
+    pub(crate) fn live(&self) -> Option<&Live> {
+        self.owner.as_ref().map(|owner| &owner.live)
     }
 
     /// One load, at any depth.

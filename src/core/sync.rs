@@ -149,7 +149,7 @@ mod stepped {
         };
     }
 
-    atomic!(AtomicBool, bool,);
+    atomic!(AtomicBool, bool, swap);
     atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_or swap);
 
     impl AtomicUsize {

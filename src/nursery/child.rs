@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::Shared;
+use super::fate;
 use super::start::Gate;
 use crate::core::node::{Leaf, TaskKey};
 use crate::core::task::TaskInfo;
 use crate::error::Failed;
-use crate::host::{self, Frame, LeafSeat, Member};
+use crate::host::{self, Frame, LeafSeat, Member, Node};
 use crate::outcome::{ChildOutput, Outcome, Panic};
 use crate::region::{End, Entry, Grown, Parts, Payload, Plain};
 use crate::report::{Event, Subject};
@@ -54,7 +54,7 @@ enum Place<E> {
     /// a task.
     Plain {
         plain: Plain,
-        ticket: Ticket<Arc<Shared<E>>, Regular>,
+        ticket: Ticket<Regular>,
     },
     Framed(Box<Framed<E>>),
 }
@@ -66,25 +66,20 @@ struct Framed<E> {
     /// Set for a child that has not said yet that it has started.
     gate: Option<Arc<Gate<E>>>,
     /// Last: the nursery may end as soon as it is dropped.
-    ticket: Ticket<Arc<Shared<E>>>,
+    ticket: Ticket,
 }
 
 impl<F, E: fmt::Display> Child<F, E> {
     /// A child with a frame from the start: others look into it, or will at its end.
-    pub(crate) fn framed(
-        fut: F,
-        frame: Arc<Frame>,
-        ticket: Ticket<Arc<Shared<E>>>,
-        gate: Option<Arc<Gate<E>>>,
-    ) -> (Self, TaskRef) {
-        let key = ticket.owner().node.add_task(&frame);
+    pub(crate) fn framed(fut: F, frame: Arc<Frame>, ticket: Ticket, gate: Option<Arc<Gate<E>>>) -> (Self, TaskRef) {
+        let key = ticket.owner().add_task(&frame);
         let member = Member::Frame(Arc::clone(&frame));
         Self::new(fut, member, Place::Framed(Box::new(Framed { key, entry: Entry::within(frame), gate, ticket })))
     }
 
     /// A child that is no more than a leaf of its nursery.
-    pub(crate) fn leaf(fut: F, leaf: Leaf, ticket: Ticket<Arc<Shared<E>>, Regular>) -> (Self, TaskRef) {
-        let (key, member) = ticket.owner().node.add_leaf(leaf);
+    pub(crate) fn leaf(fut: F, leaf: Leaf, ticket: Ticket<Regular>) -> (Self, TaskRef) {
+        let (key, member) = ticket.owner().add_leaf(leaf);
         Self::new(fut, member, Place::Plain { plain: Plain::new(key), ticket })
     }
 
@@ -98,7 +93,7 @@ impl<F, E> Future for Child<F, E>
 where
     F: Future,
     F::Output: ChildOutput<E>,
-    E: fmt::Display,
+    E: fmt::Display + Send + Sync + 'static,
 {
     type Output = Outcome<<F::Output as ChildOutput<E>>::Value, Arc<E>>;
 
@@ -146,8 +141,8 @@ fn poll_framed<F: Future, E>(
 }
 
 /// The place of a child for the time of one poll.
-fn seat<E>(key: TaskKey, shared: &Shared<E>) -> LeafSeat {
-    LeafSeat::new(Arc::clone(&shared.node), key, shared.is_owned())
+fn seat(key: TaskKey, home: &Arc<Node>) -> LeafSeat {
+    LeafSeat::new(Arc::clone(home), key, fate::owner(home).is_owned())
 }
 
 /// How a child has ended, before anybody was told.
@@ -183,7 +178,8 @@ impl<E> Place<E> {
         }
     }
 
-    fn shared(&self) -> &Arc<Shared<E>> {
+    /// The node of the nursery.
+    fn home(&self) -> &Arc<Node> {
         match self {
             Self::Plain { ticket, .. } => ticket.owner(),
             Self::Framed(framed) => framed.ticket.owner(),
@@ -207,21 +203,24 @@ impl<E> Place<E> {
 
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
-    fn end<T>(self, end: Ended<T, E>) -> Outcome<T, Arc<E>> {
+    fn end<T>(self, end: Ended<T, E>) -> Outcome<T, Arc<E>>
+    where
+        E: Send + Sync + 'static,
+    {
         let was_cut = matches!(end, Ended::Cut(_));
-        let shared = self.shared();
+        let home = self.home();
         let name = || self.name();
-        let handle_owns = shared.policy().handle_owns();
+        let handle_owns = fate::policy(home).handle_owns();
         let fail = |what| {
             if !handle_owns {
-                shared.fail(name(), what);
+                fate::fail(home, name(), what);
             }
         };
         let early = self.gate().is_some_and(|gate| gate.close());
         let outcome = match (end, self.gate()) {
-            (end, Some(gate)) if early => gate.hand_back(end, &shared.node),
+            (end, Some(gate)) if early => gate.hand_back(end, home),
             (Ended::Returned(Ok(value)), _) => {
-                shared.succeed(name);
+                fate::succeed(home, name);
                 Outcome::Ok(value)
             }
             (Ended::Returned(Err(error)), _) => {
@@ -257,7 +256,7 @@ impl<E: fmt::Display> Place<E> {
             frame.end_task()
         };
         let unseen = self.frame().is_some_and(end);
-        match (self.frame(), self.shared().node.remove_task(self.key())) {
+        match (self.frame(), self.home().remove_task(self.key())) {
             // Made by somebody else, and not known to the child before its end.
             (None, Some(frame)) => end(&frame),
             (Some(_), _) | (None, None) => unseen,
@@ -265,7 +264,7 @@ impl<E: fmt::Display> Place<E> {
     }
 
     fn member(&self) -> Member {
-        self.shared().node.member(self.key()).expect("a child is listed until it leaves")
+        self.home().member(self.key()).expect("a child is listed until it leaves")
     }
 
     fn name(&self) -> Arc<str> {
@@ -276,11 +275,11 @@ impl<E: fmt::Display> Place<E> {
         if let Some(gate) = self.gate() {
             gate.close();
         }
-        let (shared, member) = (self.shared(), self.member());
+        let (home, member) = (self.home(), self.member());
         self.leave(false);
         // What borrows goes with the frame around it; that is no loss.
-        if let Some(who) = member.with_task(Subject::of_task).filter(|_| !shared.borrows) {
-            host::report(&shared.node, Event::Lost(who));
+        if let Some(who) = member.with_task(Subject::of_task).filter(|_| !fate::owner(home).borrows) {
+            host::report(home, Event::Lost(who));
         }
     }
 }

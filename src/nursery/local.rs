@@ -19,9 +19,9 @@ use tokio::task::coop::has_budget_remaining;
 
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
-use super::{Nursery, Shared};
-use crate::core::live::Live;
+use super::{Nursery, fate};
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
+use crate::core::owner::Owner;
 use crate::current;
 use crate::error::{NurseryError, SpawnError};
 use crate::host;
@@ -74,10 +74,10 @@ where
     <B::Output as TaskOutput>::Error: fmt::Display + Send + Sync + 'static,
 {
     let info = Info::new(Kind::Nursery, Location::caller(), current::born());
-    let node = CoreNode::unbound(info, Some(Live::new()), false);
-    let shared = Arc::new(Shared::new(Arc::clone(&node), Policy::default()).borrowing());
+    let owner = Owner::new(Policy::default() as usize).borrowing();
+    let node = CoreNode::unbound(info, Some(owner), false);
     let queue = Rc::new(Queue {
-        shared: Arc::clone(&shared),
+        nursery: Nursery::new(Arc::clone(&node)),
         incoming: RefCell::default(),
         waker: RefCell::default(),
         in_vain: Rc::default(),
@@ -85,7 +85,7 @@ where
     let handle = LocalNursery { queue: Rc::clone(&queue) };
     LocalNurseryRun {
         region: Region::new(Body::new(body, handle), Cutting::Unwinds),
-        inner: Inner::new(node, shared),
+        inner: Inner::new(node),
         children: FuturesUnordered::new(),
         queue,
     }
@@ -104,7 +104,7 @@ impl<E> Clone for LocalNursery<'_, E> {
 
 /// Children that were spawned since the nursery was polled last.
 struct Queue<'env, E> {
-    shared: Arc<Shared<E>>,
+    nursery: Nursery<E>,
     incoming: RefCell<Vec<LocalBoxFuture<'env, ()>>>,
     waker: RefCell<Option<Waker>>,
     /// Polls of children in this turn after Tokio's coop budget was gone.
@@ -158,9 +158,9 @@ where
         F::Output: ChildOutput<E>,
         <F::Output as ChildOutput<E>>::Value: 'env,
     {
-        let shared = &self.queue.shared;
-        let Some(ticket) = Ticket::at(Arc::clone(shared), Regular) else { panic!("{}", SpawnError::new(())) };
-        let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born(), shared.is_owned());
+        let node = &self.queue.nursery.node;
+        let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { panic!("{}", SpawnError::new(())) };
+        let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born(), fate::owner(node).is_owned());
         let (child, task) = Child::leaf(fut, leaf, ticket);
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
         let fill = Rc::clone(&slot);
@@ -174,18 +174,18 @@ where
 
     /// Cancels the body and all children. See [`Nursery::cancel`].
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        Nursery::new(Arc::clone(&self.queue.shared)).cancel(reason)
+        self.queue.nursery.cancel(reason)
     }
 
     /// Returns the scope that every nursery has: its deadline, shield and cause.
     pub fn scope(&self) -> ScopeHandle {
-        Nursery::new(Arc::clone(&self.queue.shared)).scope()
+        self.queue.nursery.scope()
     }
 }
 
 impl<E> fmt::Debug for LocalNursery<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalNursery").field("node", &self.queue.shared.node).finish()
+        f.debug_struct("LocalNursery").field("node", &self.queue.nursery.node).finish()
     }
 }
 
@@ -319,7 +319,7 @@ where
 
     /// Sets what the end of one child does to the others.
     pub fn policy(self, policy: Policy) -> Self {
-        self.queue.shared.set_policy(policy);
+        self.inner.set_policy(policy);
         self
     }
 }

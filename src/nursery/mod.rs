@@ -1,6 +1,7 @@
 //! Nurseries: owners of child tasks that do not end before them.
 
 mod child;
+mod fate;
 mod local;
 mod run;
 mod start;
@@ -9,28 +10,25 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use child::Child;
+use fate::Errors;
 pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
 pub use run::{NurseryRun, nursery};
 pub use start::{Start, Started};
 
 use crate::blocking::{self, BlockingCx};
-use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
 use crate::core::node::{Info, Kind, Leaf};
 use crate::core::task::{Status, TaskInfo, Traits};
 use crate::current;
-use crate::error::{Failed, Failure, SpawnError};
-use crate::host::{self, Frame, Node, lock};
-use crate::outcome::{ChildOutput, Panic};
-use crate::policy::Policy;
-use crate::report::{Event, Subject};
+use crate::error::SpawnError;
+use crate::host::{self, Frame, Node};
+use crate::outcome::ChildOutput;
 use crate::scope::ScopeHandle;
 use crate::task::Task;
-use crate::ticket::{self, Regular, Ticket};
+use crate::ticket::{Regular, Ticket};
 
 /// A handle on a nursery, for its body and its children. Clones are cheap, `'static`, and the same nursery.
 ///
@@ -49,119 +47,14 @@ use crate::ticket::{self, Regular, Ticket};
 #[doc(alias = "TaskTracker")]
 #[doc(alias = "Switch")]
 pub struct Nursery<E> {
-    shared: Arc<Shared<E>>,
+    node: Arc<Node>,
+    errors: Errors<E>,
 }
 
 impl<E> Clone for Nursery<E> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self::new(Arc::clone(&self.node))
     }
-}
-
-/// What the nursery, its handles and its children share.
-pub(crate) struct Shared<E> {
-    pub(crate) node: Arc<Node>,
-    /// True from the first poll on, if somebody waits for the task that polls the nursery.
-    owned: AtomicBool,
-    /// True once the body is no longer counted among what is alive.
-    body_ended: AtomicBool,
-    /// A [`Policy`] as a number.
-    policy: AtomicU8,
-    /// Its children live in the task that polls it, and go with that.
-    borrows: bool,
-    fate: Mutex<Fate<E>>,
-}
-
-struct Fate<E> {
-    failures: Vec<Failure<E>>,
-    succeeded: bool,
-}
-
-impl<E> Shared<E> {
-    pub(crate) fn new(node: Arc<Node>, policy: Policy) -> Self {
-        let fate = Mutex::new(Fate { failures: Vec::new(), succeeded: false });
-        let (owned, body_ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { node, owned, body_ended, policy: AtomicU8::new(policy as u8), borrows: false, fate }
-    }
-
-    /// The same for children that borrow.
-    fn borrowing(self) -> Self {
-        Self { borrows: true, ..self }
-    }
-
-    pub(crate) fn set_owned(&self, owned: bool) {
-        self.owned.store(owned, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_owned(&self) -> bool {
-        self.owned.load(Ordering::Relaxed)
-    }
-
-    fn end_body(&self) {
-        self.body_ended.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn policy(&self) -> Policy {
-        Policy::from_number(self.policy.load(Ordering::Relaxed))
-    }
-
-    /// Before the first poll.
-    fn set_policy(&self, policy: Policy) {
-        self.policy.store(policy as u8, Ordering::Relaxed);
-    }
-
-    /// A child has ended well.
-    pub(crate) fn succeed(&self, task: impl FnOnce() -> Arc<str>) {
-        if self.policy() == Policy::FirstSuccess && !std::mem::replace(&mut lock(&self.fate).succeeded, true) {
-            host::cancel(&self.node, Cause::by(CauseKind::Succeeded, task()));
-        }
-    }
-
-    /// A child has failed, and its failure is the nursery's.
-    pub(crate) fn fail(&self, task: Arc<str>, what: Failed<E>) {
-        let kind = match &what {
-            Failed::Error(_) => CauseKind::Failed,
-            Failed::Panic(_) => CauseKind::Panicked,
-        };
-        let policy = self.policy();
-        lock(&self.fate).failures.push(Failure { task: Arc::clone(&task), what });
-        let cancels = if kind == CauseKind::Failed { policy.error_cancels() } else { policy.panic_goes_on() };
-        if cancels {
-            host::cancel(&self.node, Cause::by(kind, task));
-        }
-    }
-
-    /// Takes the failures out, at the end.
-    fn take(&self) -> (Vec<Failure<E>>, bool) {
-        let mut fate = lock(&self.fate);
-        (std::mem::take(&mut fate.failures), fate.succeeded)
-    }
-}
-
-impl<E> ticket::Owner for Arc<Shared<E>> {
-    fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-}
-
-/// Reports failures that the nursery can not return, because its caller is gone or unwinds (L31).
-fn report_all<E: fmt::Display>(node: &Node, failures: &[Failure<E>]) {
-    for failure in failures {
-        let who = Subject::child_of(node, &failure.task);
-        let event = match &failure.what {
-            Failed::Error(error) => Event::Failed(who, error.to_string().into()),
-            Failed::Panic(panic) => Event::Panicked(who, panic.message().into()),
-        };
-        host::report(node, event);
-    }
-}
-
-/// The first panic among failures, if the policy says that it goes on.
-fn panic_of<E>(failures: &[Failure<E>]) -> Option<Panic> {
-    failures.iter().find_map(|failure| match &failure.what {
-        Failed::Panic(panic) => Some(panic.clone()),
-        Failed::Error(_) => None,
-    })
 }
 
 impl<E> Nursery<E>
@@ -284,8 +177,9 @@ where
 }
 
 impl<E> Nursery<E> {
-    pub(crate) fn new(shared: Arc<Shared<E>>) -> Self {
-        Self { shared }
+    /// A handle on the nursery that `node` is.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node, errors: Errors::default() }
     }
 
     /// Cancels the body and all children. True if this was the first request.
@@ -294,18 +188,17 @@ impl<E> Nursery<E> {
     /// [`NurseryError::Cancelled`](crate::NurseryError::Cancelled).
     #[doc(alias = "abort_all")]
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        host::cancel(&self.shared.node, current::request(reason.into()))
+        host::cancel(&self.node, current::request(reason.into()))
     }
 
     /// Returns the scope that every nursery has: its deadline, shield and cause.
     pub fn scope(&self) -> ScopeHandle {
-        ScopeHandle::new(Arc::clone(&self.shared.node))
+        ScopeHandle::new(Arc::clone(&self.node))
     }
 
     /// Returns how many children are alive. Pending starts and what the nursery has adopted count as children, the body does not.
     pub fn len(&self) -> usize {
-        let body = usize::from(!self.shared.body_ended.load(Ordering::Relaxed));
-        self.shared.node.live.as_ref().map_or(0, |live| live.len().saturating_sub(body))
+        fate::owner(&self.node).children()
     }
 
     /// True if no child is alive.
@@ -316,7 +209,7 @@ impl<E> Nursery<E> {
 
 impl<E> fmt::Debug for Nursery<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nursery").field("node", &self.shared.node).field("children", &self.len()).finish()
+        f.debug_struct("Nursery").field("node", &self.node).field("children", &self.len()).finish()
     }
 }
 
@@ -427,13 +320,13 @@ where
         F::Output: ChildOutput<E>,
         <F::Output as ChildOutput<E>>::Value: Send + 'static,
     {
-        let shared = &self.nursery.shared;
-        let policy = shared.policy();
+        let node = &self.nursery.node;
+        let policy = fate::policy(node);
         let (child, task) = if self.is_plain() && !policy.handle_owns() {
-            let Some(ticket) = Ticket::at(Arc::clone(shared), Regular) else { return Err(SpawnError::new(fut)) };
+            let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { return Err(SpawnError::new(fut)) };
             Child::leaf(fut, self.leaf(), ticket)
         } else {
-            let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else { return Err(SpawnError::new(fut)) };
+            let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else { return Err(SpawnError::new(fut)) };
             let shielded = self.shielded;
             let frame = self.into_frame(false);
             if shielded {
@@ -441,7 +334,7 @@ where
             }
             Child::framed(fut, frame, ticket, None)
         };
-        Ok(Task::new(runtime(&shared.node).spawn(child), task, policy))
+        Ok(Task::new(runtime(node).spawn(child), task, policy))
     }
 
     /// Runs `work` on a thread of Tokio's blocking pool, as a child.
@@ -459,15 +352,15 @@ where
         O: ChildOutput<E> + Send + 'static,
         O::Value: Send + 'static,
     {
-        let shared = &self.nursery.shared;
-        let Some(ticket) = Ticket::at(Arc::clone(shared), self.weight()) else {
+        let node = &self.nursery.node;
+        let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else {
             panic!("{}", SpawnError::new(()));
         };
         let abandon = self.abandon;
         let frame = self.into_frame(true);
-        let work = blocking::run(runtime(&shared.node), Arc::clone(&frame), abandon, work);
+        let work = blocking::run(runtime(node), Arc::clone(&frame), abandon, work);
         let (child, task) = Child::framed(work, frame, ticket, None);
-        Task::new(runtime(&shared.node).spawn(child), task, shared.policy())
+        Task::new(runtime(node).spawn(child), task, fate::policy(node))
     }
 
     /// Begins the child and waits until it says that it has started. See [`Nursery::start`]. A child that is started is neither a
@@ -493,14 +386,14 @@ where
     }
 
     fn leaf(&self) -> Leaf {
-        Leaf::new(host::next_task_id(), self.info.place, self.info.born, self.nursery.shared.is_owned())
+        Leaf::new(host::next_task_id(), self.info.place, self.info.born, fate::owner(&self.nursery.node).is_owned())
     }
 
     fn into_frame(self, blocking: bool) -> Arc<Frame> {
         let traits = Traits { blocking, daemon: self.daemon };
         let task = TaskInfo::new(host::next_task_id(), self.info, traits).with_status(self.status);
-        let shared = &self.nursery.shared;
-        Frame::of_task(Arc::clone(&shared.node), shared.is_owned(), task)
+        let node = &self.nursery.node;
+        Frame::of_task(Arc::clone(node), fate::owner(node).is_owned(), task)
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::{Nursery, Shared, panic_of, report_all};
+use super::Nursery;
+use super::fate::{self, Errors, panic_of, report_all};
 use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
-use crate::core::live::Live;
 use crate::core::node::{Info, Kind, Node as CoreNode};
+use crate::core::owner::Owner;
 use crate::core::sabotage::{self, Bug};
 use crate::current;
 use crate::deadline;
@@ -70,10 +71,9 @@ where
     <B::Output as TaskOutput>::Error: fmt::Display + Send + Sync + 'static,
 {
     let info = Info::new(Kind::Nursery, Location::caller(), current::born());
-    let node = CoreNode::unbound(info, Some(Live::new()), false);
-    let shared = Arc::new(Shared::new(Arc::clone(&node), Policy::default()));
-    let start = Body::new(body, Nursery::new(Arc::clone(&shared)));
-    NurseryRun { region: Region::new(start, Cutting::Unwinds), inner: Inner::new(node, shared) }
+    let node = CoreNode::unbound(info, Some(Owner::new(Policy::default() as usize)), false);
+    let start = Body::new(body, Nursery::new(Arc::clone(&node)));
+    NurseryRun { region: Region::new(start, Cutting::Unwinds), inner: Inner::new(node) }
 }
 
 pin_project! {
@@ -162,7 +162,7 @@ pin_project! {
 /// What a nursery is apart from its body.
 pub(super) struct Inner<T, E> {
     branch: Branch,
-    shared: Arc<Shared<E>>,
+    errors: Errors<E>,
     timeout: Option<Duration>,
     stage: Stage,
     body: Option<BodyEnd<T>>,
@@ -198,7 +198,7 @@ where
 
     /// Sets what the end of one child does to the others.
     pub fn policy(self, policy: Policy) -> Self {
-        self.inner.shared.set_policy(policy);
+        self.inner.set_policy(policy);
         self
     }
 
@@ -246,8 +246,8 @@ where
 }
 
 impl<T, E> Inner<T, E> {
-    pub(super) fn new(node: Arc<Node>, shared: Arc<Shared<E>>) -> Self {
-        Self { branch: Branch::new(node), shared, timeout: None, stage: Stage::Fresh, body: None }
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { branch: Branch::new(node), errors: Errors::default(), timeout: None, stage: Stage::Fresh, body: None }
     }
 
     pub(super) fn set_name(&self, name: Arc<str>) {
@@ -260,6 +260,10 @@ impl<T, E> Inner<T, E> {
 
     pub(super) fn set_shielded(&self, shielded: bool) {
         self.branch.node.set_shielded(shielded);
+    }
+
+    pub(super) fn set_policy(&self, policy: Policy) {
+        fate::set_policy(&self.branch.node, policy);
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -281,7 +285,7 @@ where
 {
     pub(super) fn enter(&mut self) -> Arc<Frame> {
         let frame = self.branch.enter(current::frame().as_ref());
-        self.shared.set_owned(frame.is_owned());
+        fate::owner(&self.branch.node).set_owned(frame.is_owned());
         if let Some(length) = self.timeout {
             deadline::set(&self.branch.node, clock::after(clock::now(), length));
         }
@@ -290,43 +294,44 @@ where
     }
 
     pub(super) fn end_body<O: TaskOutput<Value = T, Error = E>>(&mut self, end: End<O>) {
+        let node = &self.branch.node;
         let name = || current::task_name().unwrap_or_else(|| "body".into());
         self.body = Some(match end {
             End::Done(output) => match output.into_result() {
                 Ok(value) => BodyEnd::Value(value),
                 Err(error) => {
-                    self.shared.fail(name(), Failed::Error(Arc::new(error)));
-                    if self.shared.policy() == Policy::Supervise {
-                        host::cancel(&self.branch.node, Cause::by(CauseKind::Failed, name()));
+                    fate::fail(node, name(), Failed::Error(Arc::new(error)));
+                    if fate::policy(node) == Policy::Supervise {
+                        host::cancel(node, Cause::by(CauseKind::Failed, name()));
                     }
                     BodyEnd::Failed
                 }
             },
             End::Cut(cut) => BodyEnd::Cut(cut.cause),
             End::Panicked(payload) => {
-                self.shared.fail(name(), Failed::Panic(Panic::new(payload)));
-                if self.shared.policy() == Policy::Supervise {
-                    host::cancel(&self.branch.node, Cause::by(CauseKind::Panicked, name()));
+                fate::fail::<E>(node, name(), Failed::Panic(Panic::new(payload)));
+                if fate::policy(node) == Policy::Supervise {
+                    host::cancel(node, Cause::by(CauseKind::Panicked, name()));
                 }
                 BodyEnd::Failed
             }
         });
         self.stage = Stage::Joining;
-        self.shared.end_body();
-        drop(Ticket::first(&self.branch.node));
+        fate::owner(node).end_body();
+        drop(Ticket::first(node));
     }
 
     /// Waits for the children. It is never itself the source of a cancel (T45).
     pub(super) fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, NurseryError<E>>> {
-        let empty = self.branch.node.live.as_ref().is_none_or(|live| live.poll_idle(cx).is_ready());
+        let empty = self.branch.node.live().is_none_or(|live| live.poll_idle(cx).is_ready());
         if empty { self.settle() } else { self.branch.stay(cx) }
     }
 
     fn settle(&mut self) -> Poll<Result<T, NurseryError<E>>> {
         self.stage = Stage::Over;
-        let unwinds = self.branch.node.unwinds();
-        let (failures, succeeded) = self.shared.take();
-        let policy = self.shared.policy();
+        let node = &self.branch.node;
+        let (unwinds, policy) = (node.unwinds(), fate::policy(node));
+        let failures = fate::take(node);
         let panic = panic_of(&failures).filter(|_| policy != Policy::Collect);
         if let Some(panic) = panic {
             let rest: Vec<_> = failures.into_iter().filter(|failure| !failure.is(&panic)).collect();
@@ -341,7 +346,9 @@ where
         }
         self.branch.leave();
         // A body that has failed has no value to give, so there has to be an error.
-        let forgiven = policy == Policy::FirstSuccess && succeeded && !matches!(self.body, Some(BodyEnd::Failed));
+        let forgiven = policy == Policy::FirstSuccess
+            && fate::owner(&self.branch.node).has_succeeded()
+            && !matches!(self.body, Some(BodyEnd::Failed));
         let failures = if forgiven { Vec::new() } else { failures };
         Poll::Ready(match (Failures::from_vec(failures), self.body.take()) {
             (Some(failures), _) => Err(NurseryError::Failed(failures)),
@@ -360,12 +367,12 @@ where
             self.branch.move_to(owner.owner());
         }
         if self.stage == Stage::Body {
-            self.shared.end_body();
+            fate::owner(&node).end_body();
             drop(Ticket::first(&node));
         }
         self.stage = Stage::Over;
         let branch = std::mem::replace(&mut self.branch, Branch::new(Arc::clone(&node)));
-        let adopted = Adopted { branch, shared: Arc::clone(&self.shared), owner };
+        let adopted = Adopted { branch, owner, errors: self.errors };
         match node.host() {
             Some(host) if !adopted.is_empty() => hand_over(host, adopted),
             Some(_) | None => {}
@@ -374,34 +381,34 @@ where
 }
 
 /// A nursery without its future, awaited by its new owner. Failures are reported; they never act on that owner (S26).
-struct Adopted<E: fmt::Display> {
+struct Adopted<E: fmt::Display + Send + Sync + 'static> {
     branch: Branch,
-    shared: Arc<Shared<E>>,
     owner: Option<Ticket>,
+    errors: Errors<E>,
 }
 
-impl<E: fmt::Display> Adopted<E> {
+impl<E: fmt::Display + Send + Sync + 'static> Adopted<E> {
     fn is_empty(&self) -> bool {
-        self.branch.node.live.as_ref().is_none_or(|live| live.len() == 0)
+        self.branch.node.live().is_none_or(|live| live.len() == 0)
     }
 }
 
-impl<E: fmt::Display> Unpin for Adopted<E> {}
+impl<E: fmt::Display + Send + Sync + 'static> Unpin for Adopted<E> {}
 
-impl<E: fmt::Display> Future for Adopted<E> {
+impl<E: fmt::Display + Send + Sync + 'static> Future for Adopted<E> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.branch.node.live {
+        match self.branch.node.live() {
             Some(live) => live.poll_idle(cx),
             None => Poll::Ready(()),
         }
     }
 }
 
-impl<E: fmt::Display> Drop for Adopted<E> {
+impl<E: fmt::Display + Send + Sync + 'static> Drop for Adopted<E> {
     fn drop(&mut self) {
-        report_all(&self.branch.node, &self.shared.take().0);
+        report_all(&self.branch.node, &fate::take::<E>(&self.branch.node));
         self.branch.leave();
         self.owner = None;
     }

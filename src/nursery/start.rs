@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::child::{Child, Ended};
-use super::{Nursery, runtime};
+use super::{Nursery, fate, runtime};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
 use crate::core::node::{Info, Node as CoreNode};
@@ -181,21 +181,21 @@ where
     let (end, on_end) = oneshot::channel();
     let gate = Arc::new(Gate {
         node: Arc::clone(&node),
-        home: Arc::clone(&nursery.shared.node),
+        home: Arc::clone(&nursery.node),
         state: Mutex::new(State::Waiting),
         end: Mutex::new(Some(end)),
     });
     let opened = Arc::clone(&gate);
     let fut = make(Started { value, open: Box::new(move || opened.open()) });
-    let shared = Arc::clone(&nursery.shared);
+    let home = Arc::clone(&nursery.node);
     let begin = move || {
-        let ticket = Ticket::at(Arc::clone(&shared), Weight::Regular)?;
+        let ticket = Ticket::at(Arc::clone(&home), Weight::Regular)?;
         let caller = current::branch(current::frame().as_ref());
         node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
-        let frame = Frame::of_started(Arc::clone(&shared.node), node, shared.is_owned(), task);
+        let frame = Frame::of_started(Arc::clone(&home), node, fate::owner(&home).is_owned(), task);
         let (child, _) = Child::framed(fut, frame, ticket, Some(Arc::clone(&gate)));
-        drop(runtime(&shared.node).spawn(child));
+        drop(runtime(&home).spawn(child));
         Some(Run { gate, value: on_value, recorded: None, end: on_end, unseen: report_end })
     };
     Start { state: None, begin: Some(Box::new(begin)), seat: Seat::default() }

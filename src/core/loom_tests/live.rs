@@ -136,7 +136,7 @@ fn a_daemon_that_ends_last_wakes_the_joiner() {
 
 /// The way of a ticket: upwards from `node` to the nearest owner that is open. Returns how many were tried.
 fn adopt(node: &Arc<Node>) -> Option<Arc<Node>> {
-    Node::around(node).find(|owner| owner.live.as_ref().is_some_and(|live| live.try_acquire(Weight::Regular)))
+    Node::around(node).find(|owner| owner.live().is_some_and(|live| live.try_acquire(Weight::Regular)))
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_rescue_finds_an_open_owner_while_the_nearest_one_ends() {
         let nursery = nursery(&root);
         let shield = scope(&nursery);
         let end = spawn(&nursery, |nursery| {
-            let live = nursery.live.as_ref().expect("a nursery has one");
+            let live = nursery.live().expect("a nursery has one");
             assert!(!live.release(Weight::Regular));
             if is_idle(live, Waker::noop()) {
                 nursery.detach();
@@ -158,7 +158,7 @@ fn a_rescue_finds_an_open_owner_while_the_nearest_one_ends() {
         let owner = adopt(&shield).expect("the root is open");
         let ended = join(end);
         assert_eq!(Arc::ptr_eq(&owner, &nursery), !ended, "the nursery wins iff it had not ended");
-        assert_eq!(owner.live.as_ref().map(Live::len), Some(if ended { 2 } else { 1 }), "counted once");
+        assert_eq!(owner.live().map(Live::len), Some(if ended { 2 } else { 1 }), "counted once");
     });
 }
 

@@ -16,8 +16,8 @@ use std::task::{Wake, Waker};
 
 use super::cause::{Cause, CauseKind};
 use super::frame::{self, Verdict, WakerId};
-use super::live::Live;
 use super::node::{self, Info, Kind};
+use super::owner::Owner;
 use super::sync::{Arc, AtomicUsize, Ordering, thread};
 
 type Node = node::Node<()>;
@@ -33,7 +33,7 @@ fn info(kind: Kind) -> Info {
 }
 
 fn root() -> Arc<Node> {
-    Node::root(info(Kind::Root), Arc::new(()))
+    Node::root(info(Kind::Root), Arc::new(()), Owner::root(0))
 }
 
 fn scope(parent: &Arc<Node>) -> Arc<Node> {
@@ -45,7 +45,7 @@ fn shield(parent: &Arc<Node>) -> Arc<Node> {
 }
 
 fn nursery(parent: &Arc<Node>) -> Arc<Node> {
-    Node::child(parent, info(Kind::Nursery), false, Some(Live::new()))
+    Node::child(parent, info(Kind::Nursery), false, Some(Owner::new(0)))
 }
 
 /// A frame that `node` judges.

@@ -1,0 +1,84 @@
+//! What has become of the children of a nursery, and what that does to the others.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::sync::{Arc, Mutex};
+
+use crate::core::cause::{Cause, CauseKind};
+use crate::core::owner::{Erased, Owner};
+use crate::error::{Failed, Failure};
+use crate::host::{self, Node};
+use crate::outcome::Panic;
+use crate::policy::Policy;
+use crate::report::{Event, Subject};
+
+/// Stands for the failures that the node of a nursery keeps: whoever has a handle on it can do with them what they allow.
+pub(super) type Errors<E> = PhantomData<Mutex<Vec<Failure<E>>>>;
+
+/// What the node of a nursery, or of a root, has as such.
+pub(super) fn owner(node: &Node) -> &Owner {
+    node.owner.as_ref().expect("a nursery owns its children")
+}
+
+pub(super) fn policy(node: &Node) -> Policy {
+    Policy::from_number(owner(node).policy())
+}
+
+/// Before the first poll.
+pub(super) fn set_policy(node: &Node, policy: Policy) {
+    owner(node).set_policy(policy as usize);
+}
+
+/// A child has ended well.
+pub(super) fn succeed(node: &Arc<Node>, task: impl FnOnce() -> Arc<str>) {
+    if policy(node) == Policy::FirstSuccess && owner(node).succeed() {
+        host::cancel(node, Cause::by(CauseKind::Succeeded, task()));
+    }
+}
+
+/// A child has failed, and its failure is the nursery's.
+pub(super) fn fail<E: Send + Sync + 'static>(node: &Arc<Node>, task: Arc<str>, what: Failed<E>) {
+    let kind = match &what {
+        Failed::Error(_) => CauseKind::Failed,
+        Failed::Panic(_) => CauseKind::Panicked,
+    };
+    typed(&mut owner(node).failures.lock()).push(Failure { task: Arc::clone(&task), what });
+    let policy = policy(node);
+    let cancels = if kind == CauseKind::Failed { policy.error_cancels() } else { policy.panic_goes_on() };
+    if cancels {
+        host::cancel(node, Cause::by(kind, task));
+    }
+}
+
+/// Takes the failures out, at the end.
+pub(super) fn take<E: Send + Sync + 'static>(node: &Node) -> Vec<Failure<E>> {
+    let mut failures = owner(node).failures.lock().take();
+    if failures.is_some() { mem::take(typed(&mut failures)) } else { Vec::new() }
+}
+
+/// The failures as what they are, made if there were none. Handles on a root differ in their type, but under its policy it has none.
+fn typed<E: Send + Sync + 'static>(failures: &mut Option<Erased>) -> &mut Vec<Failure<E>> {
+    let failures = failures.get_or_insert_with(|| Box::new(Vec::<Failure<E>>::new()));
+    failures.downcast_mut().expect("the children of a nursery fail with one type of error")
+}
+
+/// Reports failures that the nursery can not return, because its caller is gone or unwinds (L31).
+pub(super) fn report_all<E: fmt::Display>(node: &Node, failures: &[Failure<E>]) {
+    for failure in failures {
+        let who = Subject::child_of(node, &failure.task);
+        let event = match &failure.what {
+            Failed::Error(error) => Event::Failed(who, error.to_string().into()),
+            Failed::Panic(panic) => Event::Panicked(who, panic.message().into()),
+        };
+        host::report(node, event);
+    }
+}
+
+/// The first panic among failures, if the policy says that it goes on.
+pub(super) fn panic_of<E>(failures: &[Failure<E>]) -> Option<Panic> {
+    failures.iter().find_map(|failure| match &failure.what {
+        Failed::Panic(panic) => Some(panic.clone()),
+        Failed::Error(_) => None,
+    })
+}
