@@ -121,7 +121,8 @@ impl<H> Frame<H> {
 
     /// A task that was a leaf of its nursery until now; its waker goes along.
     pub(super) fn of_leaf(home: Arc<Node<H>>, leaf: &mut Leaf) -> Arc<Self> {
-        let mut frame = Self::new(Under::Task { home, own: OnceLock::new() }, leaf.owned, Some(leaf.describe()));
+        let owned = home.is_owned();
+        let mut frame = Self::new(Under::Task { home, own: OnceLock::new() }, owned, Some(leaf.describe()));
         let waker = leaf.take_waker();
         frame.armed = AtomicBool::new(waker.is_some());
         frame.state = Mutex::new(State { waker, ..State::default() });

@@ -173,6 +173,11 @@ impl<H> Node<H> {
         self.owner.as_ref().map(|owner| &owner.live)
     }
 
+    /// True if it owns work, and somebody waits for the task that polls it, and so for its children.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owner.as_ref().is_some_and(Owner::is_owned)
+    }
+
     /// One load, at any depth.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.has(CANCELLED)

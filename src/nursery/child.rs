@@ -13,7 +13,7 @@ use super::start::Gate;
 use crate::core::node::{Leaf, TaskKey};
 use crate::core::task::TaskInfo;
 use crate::error::Failed;
-use crate::host::{self, Frame, LeafSeat, Member, Node};
+use crate::host::{self, Frame, Member, Node};
 use crate::outcome::{ChildOutput, Outcome, Panic};
 use crate::region::{End, Entry, Grown, Parts, Payload, Plain};
 use crate::report::{Event, Subject};
@@ -52,10 +52,7 @@ pin_project! {
 enum Place<E> {
     /// Nothing has looked into it. All that it keeps has to fit beside a small future into the least that the runtime allocates for
     /// a task.
-    Plain {
-        plain: Plain,
-        ticket: Ticket<Regular>,
-    },
+    Plain(Plain),
     Framed(Box<Framed<E>>),
 }
 
@@ -80,7 +77,7 @@ impl<F, E: fmt::Display> Child<F, E> {
     /// A child that is no more than a leaf of its nursery.
     pub(crate) fn leaf(fut: F, leaf: Leaf, ticket: Ticket<Regular>) -> (Self, TaskRef) {
         let (key, member) = ticket.owner().add_leaf(leaf);
-        Self::new(fut, member, Place::Plain { plain: Plain::new(key), ticket })
+        Self::new(fut, member, Place::Plain(Plain::new(ticket, key)))
     }
 
     fn new(fut: F, member: Member, place: Place<E>) -> (Self, TaskRef) {
@@ -119,9 +116,8 @@ fn poll<F: Future, E>(
     place: &mut Option<Place<E>>,
     cx: &mut Context<'_>,
 ) -> Poll<End<F::Output>> {
-    let Some(Place::Plain { plain, ticket }) = place else { return poll_framed(fut, place, |parts| parts.poll(cx)) };
-    let seat = seat(plain.key(), ticket.owner());
-    let grown = match plain.poll(fut.as_mut(), seat, cx) {
+    let Some(Place::Plain(plain)) = place else { return poll_framed(fut, place, |parts| parts.poll(cx)) };
+    let grown = match plain.poll(fut.as_mut(), cx) {
         Ok(poll) => return poll,
         Err(grown) => grown,
     };
@@ -136,13 +132,8 @@ fn poll_framed<F: Future, E>(
 ) -> Poll<End<F::Output>> {
     match place {
         Some(Place::Framed(framed)) => poll(&mut Parts::new(fut, &mut framed.entry)),
-        Some(Place::Plain { .. }) | None => Poll::Pending,
+        Some(Place::Plain(_)) | None => Poll::Pending,
     }
-}
-
-/// The place of a child for the time of one poll.
-fn seat(key: TaskKey, home: &Arc<Node>) -> LeafSeat {
-    LeafSeat::new(Arc::clone(home), key, fate::owner(home).is_owned())
 }
 
 /// How a child has ended, before anybody was told.
@@ -156,9 +147,9 @@ impl<E> Place<E> {
     /// The place of a child that has got a frame.
     fn grown(self, grown: &Grown) -> Self {
         match self {
-            Self::Plain { plain, ticket } => {
+            Self::Plain(plain) => {
                 let (key, entry) = (plain.key(), Entry::within(Arc::clone(&grown.frame)));
-                Self::Framed(Box::new(Framed { key, entry, gate: None, ticket: ticket.weighed() }))
+                Self::Framed(Box::new(Framed { key, entry, gate: None, ticket: plain.into_ticket() }))
             }
             Self::Framed(_) => self,
         }
@@ -166,14 +157,14 @@ impl<E> Place<E> {
 
     fn discard<F>(&mut self, fut: Pin<&mut Option<F>>) -> Result<(), Payload> {
         match self {
-            Self::Plain { plain, ticket } => plain.discard(fut, seat(plain.key(), ticket.owner())),
+            Self::Plain(plain) => plain.discard(fut),
             Self::Framed(framed) => Parts::new(fut, &mut framed.entry).discard(),
         }
     }
 
     fn key(&self) -> TaskKey {
         match self {
-            Self::Plain { plain, .. } => plain.key(),
+            Self::Plain(plain) => plain.key(),
             Self::Framed(framed) => framed.key,
         }
     }
@@ -181,21 +172,21 @@ impl<E> Place<E> {
     /// The node of the nursery.
     fn home(&self) -> &Arc<Node> {
         match self {
-            Self::Plain { ticket, .. } => ticket.owner(),
+            Self::Plain(plain) => plain.home(),
             Self::Framed(framed) => framed.ticket.owner(),
         }
     }
 
     fn gate(&self) -> Option<&Arc<Gate<E>>> {
         match self {
-            Self::Plain { .. } => None,
+            Self::Plain(_) => None,
             Self::Framed(framed) => framed.gate.as_ref(),
         }
     }
 
     fn frame(&self) -> Option<&Arc<Frame>> {
         match self {
-            Self::Plain { .. } => None,
+            Self::Plain(_) => None,
             Self::Framed(framed) => framed.entry.frame(),
         }
     }

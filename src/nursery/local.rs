@@ -17,9 +17,9 @@ use futures_util::{FutureExt, StreamExt};
 use pin_project_lite::pin_project;
 use tokio::task::coop::has_budget_remaining;
 
+use super::Nursery;
 use super::child::Child;
 use super::run::{Body, Inner, Stage};
-use super::{Nursery, fate};
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
 use crate::core::owner::Owner;
 use crate::current;
@@ -160,7 +160,7 @@ where
     {
         let node = &self.queue.nursery.node;
         let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { panic!("{}", SpawnError::new(())) };
-        let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born(), fate::owner(node).is_owned());
+        let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born());
         let (child, task) = Child::leaf(fut, leaf, ticket);
         let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
         let fill = Rc::clone(&slot);

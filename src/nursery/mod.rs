@@ -386,14 +386,14 @@ where
     }
 
     fn leaf(&self) -> Leaf {
-        Leaf::new(host::next_task_id(), self.info.place, self.info.born, fate::owner(&self.nursery.node).is_owned())
+        Leaf::new(host::next_task_id(), self.info.place, self.info.born)
     }
 
     fn into_frame(self, blocking: bool) -> Arc<Frame> {
         let traits = Traits { blocking, daemon: self.daemon };
         let task = TaskInfo::new(host::next_task_id(), self.info, traits).with_status(self.status);
         let node = &self.nursery.node;
-        Frame::of_task(Arc::clone(node), fate::owner(node).is_owned(), task)
+        Frame::of_task(Arc::clone(node), node.is_owned(), task)
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::child::{Child, Ended};
-use super::{Nursery, fate, runtime};
+use super::{Nursery, runtime};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::live::Weight;
 use crate::core::node::{Info, Node as CoreNode};
@@ -193,7 +193,7 @@ where
         let caller = current::branch(current::frame().as_ref());
         node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
-        let frame = Frame::of_started(Arc::clone(&home), node, fate::owner(&home).is_owned(), task);
+        let frame = Frame::of_started(Arc::clone(&home), node, home.is_owned(), task);
         let (child, _) = Child::framed(fut, frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&home).spawn(child));
         Some(Run { gate, value: on_value, recorded: None, end: on_end, unseen: report_end })

@@ -3,18 +3,20 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::task::coop::has_budget_remaining;
 
 use super::{End, Parts, Payload, cause_at, discard, poll_future};
 use crate::core::frame::WakerId;
 use crate::core::node::TaskKey;
-use crate::current::{Current, Enter, Spot};
-use crate::host::{Frame, LeafSeat};
+use crate::current::EnterLeaf;
+use crate::host::{Frame, Node};
+use crate::ticket::{Regular, Ticket};
 
 /// What such a task keeps beside its future, which is always polled with one waker. It is small: there may be millions.
 pub(crate) struct Plain {
+    ticket: Ticket<Regular>,
     key: TaskKey,
     /// The waker is in the list of the nursery, and stays there.
     armed: bool,
@@ -37,36 +39,45 @@ enum Polled {
 }
 
 impl Plain {
-    pub(crate) fn new(key: TaskKey) -> Self {
-        Self { key, armed: false }
+    /// A task that its nursery has counted in and lists.
+    pub(crate) fn new(ticket: Ticket<Regular>, key: TaskKey) -> Self {
+        Self { ticket, key, armed: false }
     }
 
     pub(crate) fn key(&self) -> TaskKey {
         self.key
     }
 
+    /// The node of the nursery.
+    pub(crate) fn home(&self) -> &Arc<Node> {
+        self.ticket.owner()
+    }
+
+    pub(crate) fn into_ticket(self) -> Ticket {
+        self.ticket.weighed()
+    }
+
     /// A poll as any other, but that nothing can hold the task without making its frame.
     pub(crate) fn poll<F: Future>(
         &mut self,
         mut fut: Pin<&mut Option<F>>,
-        mut seat: LeafSeat,
         cx: &mut Context<'_>,
     ) -> Result<Poll<End<F::Output>>, Grown> {
-        if let Some(frame) = seat.frame() {
+        if let Some(frame) = self.home().made_frame(self.key) {
             return Err(Grown { frame, polled: Polled::Not });
         }
-        let is_cancelled = seat.begin();
+        let is_cancelled = self.home().is_cancelled();
         let began_with_budget = is_cancelled && has_budget_remaining();
-        let mut slot = Some(Current { polled_by: WakerId::of(cx.waker()), ..Current::new(Spot::Leaf(seat)) });
-        let inside = Enter::new(&mut slot);
+        let inside = EnterLeaf::new(&mut self.ticket, self.key, is_cancelled, WakerId::of(cx.waker()));
         let poll = poll_future(fut.as_mut(), &mut None, cx);
-        drop(inside);
+        let grown = inside.end();
+        if poll.is_ready() {
+            return Ok(poll);
+        }
         let polled = if is_cancelled { Polled::Cancelled { began_with_budget } } else { Polled::Pending };
-        match (poll, slot.map(|current| current.spot)) {
-            (Poll::Ready(end), _) => Ok(Poll::Ready(end)),
-            (Poll::Pending, Some(Spot::Frame(frame))) => Err(Grown { frame, polled }),
-            (Poll::Pending, Some(Spot::Leaf(seat))) => self.conclude(fut, seat, polled, cx),
-            (Poll::Pending, None) => Ok(Poll::Pending),
+        match grown {
+            Some(frame) => Err(Grown { frame, polled }),
+            None => self.conclude(fut, polled, cx),
         }
     }
 
@@ -74,56 +85,61 @@ impl Plain {
     fn conclude<F: Future>(
         &mut self,
         fut: Pin<&mut Option<F>>,
-        seat: LeafSeat,
         polled: Polled,
         cx: &mut Context<'_>,
     ) -> Result<Poll<End<F::Output>>, Grown> {
-        if matches!(polled, Polled::Cancelled { .. }) {
+        let saw_cancel = matches!(polled, Polled::Cancelled { .. });
+        if saw_cancel {
             if has_budget_remaining() {
-                return self.cut(fut, seat, cx);
+                return self.cut(fut, cx);
             }
             // The frame counts how often it is polled once more.
-            if let Some(frame) = seat.grow() {
+            if let Some(frame) = self.home().grow_leaf(self.key, true) {
                 return Err(Grown { frame, polled });
             }
         }
-        self.arm(&seat, matches!(polled, Polled::Cancelled { .. }), cx)
+        self.arm(saw_cancel, cx)
     }
 
     fn cut<F: Future>(
         &mut self,
         fut: Pin<&mut Option<F>>,
-        seat: LeafSeat,
         cx: &mut Context<'_>,
     ) -> Result<Poll<End<F::Output>>, Grown> {
-        let home = Arc::clone(seat.home());
-        match cause_at(home.latch()) {
-            Some((absorber, cause)) => Ok(Poll::Ready(End::cut(self.discard(fut, seat), &absorber, &home, cause))),
+        let Some((absorber, cause)) = cause_at(self.home().latch()) else {
             // A shield that was raised since the poll began has un-cancelled the nursery: the task goes on (S5).
-            None => self.arm(&seat, true, cx),
-        }
+            return self.arm(true, cx);
+        };
+        let discarded = self.discard_in(fut, true);
+        Ok(Poll::Ready(End::cut(discarded, &absorber, self.home(), cause)))
     }
 
     /// Makes sure that a cancel wakes the task. If one came, or went, since the poll began, it looks again.
-    fn arm<T>(&mut self, seat: &LeafSeat, saw_cancel: bool, cx: &Context<'_>) -> Result<Poll<T>, Grown> {
+    fn arm<T>(&mut self, saw_cancel: bool, cx: &Context<'_>) -> Result<Poll<T>, Grown> {
         if self.armed {
             return Ok(Poll::Pending);
         }
-        if let Some(frame) = seat.arm(cx.waker()) {
+        if let Some(frame) = self.home().arm_leaf(self.key, cx.waker()) {
             return Err(Grown { frame, polled: Polled::Pending });
         }
         self.armed = true;
-        if seat.home().is_cancelled() != saw_cancel {
+        if self.home().is_cancelled() != saw_cancel {
             cx.waker().wake_by_ref();
         }
         Ok(Poll::Pending)
     }
 
     /// Drops the future where it stands. A panic in a destructor is handed back.
-    pub(crate) fn discard<F>(&mut self, fut: Pin<&mut Option<F>>, seat: LeafSeat) -> Result<(), Payload> {
-        let mut slot = Some(Current::new(Spot::Leaf(seat)));
-        let _inside = Enter::new(&mut slot);
-        discard(fut, &mut None)
+    pub(crate) fn discard<F>(&mut self, fut: Pin<&mut Option<F>>) -> Result<(), Payload> {
+        self.discard_in(fut, false)
+    }
+
+    /// The same, maybe in a poll that began with the cancel visible.
+    fn discard_in<F>(&mut self, fut: Pin<&mut Option<F>>, saw_cancel: bool) -> Result<(), Payload> {
+        let inside = EnterLeaf::new(&mut self.ticket, self.key, saw_cancel, WakerId::of(Waker::noop()));
+        let result = discard(fut, &mut None);
+        drop(inside.end());
+        result
     }
 }
 

@@ -13,7 +13,7 @@ type Member = node::Member<()>;
 
 /// A task that is polled as `Child` does: as a leaf until it finds that it has a frame.
 struct Task {
-    seat: LeafSeat,
+    home: Arc<Node>,
     key: TaskKey,
     bell: Arc<Bell>,
     waker: Waker,
@@ -25,29 +25,29 @@ struct Task {
 impl Task {
     /// A task in the list of `home`, as a spawn leaves it.
     fn listed(home: &Arc<Node>) -> (Self, Arc<Member>) {
-        let (key, member) = home.add_leaf(Leaf::new(1, Location::caller(), 0, true));
+        let (key, member) = home.add_leaf(Leaf::new(1, Location::caller(), 0));
         let (bell, waker) = Bell::new();
-        let seat = LeafSeat::new(Arc::clone(home), key, true);
-        (Self { seat, key, bell, waker, armed: false, framed: None }, Arc::new(member))
+        let home = Arc::clone(home);
+        (Self { home, key, bell, waker, armed: false, framed: None }, Arc::new(member))
     }
 
     /// One poll in which nothing holds the task. True if it is cut by that.
     fn poll(&mut self) -> bool {
-        if let Some(frame) = self.seat.frame() {
+        if let Some(frame) = self.home.made_frame(self.key) {
             return self.poll_framed(frame);
         }
-        if self.seat.begin() {
+        if self.home.is_cancelled() {
             return true;
         }
         if self.armed {
             return false;
         }
-        if let Some(frame) = self.seat.arm(&self.waker) {
+        if let Some(frame) = self.home.arm_leaf(self.key, &self.waker) {
             // It goes on as a frame at the end of this poll.
             return self.poll_framed(frame);
         }
         self.armed = true;
-        if self.seat.home().is_cancelled() {
+        if self.home.is_cancelled() {
             self.waker.wake_by_ref();
         }
         false
@@ -129,7 +129,7 @@ fn two_that_look_into_a_leaf_and_the_leaf_itself_get_one_frame() {
         let (task, member) = Task::listed(&home);
         let one = spawn(&member, |member| member.frame().expect("it has not ended"));
         let two = spawn(&member, |member| member.frame().expect("it has not ended"));
-        let own = task.seat.grow().expect("it has not ended");
+        let own = task.home.grow_leaf(task.key, false).expect("it has not ended");
         assert!(Arc::ptr_eq(&own, &join(one)) && Arc::ptr_eq(&own, &join(two)));
     });
 }
@@ -156,10 +156,10 @@ fn who_knows_a_leaf_that_has_ended_does_not_cancel_the_next_in_its_place() {
         let (task, member) = Task::listed(&home);
         let cancel = spawn(&member, cancel_alone);
         task.end(&home);
-        let (key, known) = home.add_leaf(Leaf::new(2, Location::caller(), 0, true));
+        let (key, known) = home.add_leaf(Leaf::new(2, Location::caller(), 0));
         assert_eq!(key, task.key);
         join(cancel);
-        let next = LeafSeat::new(home, key, true);
+        let next = LeafSeat::new(home, key, false);
         assert!(!next.is_cancelled() && !known.has_ended());
         assert!(member.has_ended());
     });
@@ -169,11 +169,10 @@ fn who_knows_a_leaf_that_has_ended_does_not_cancel_the_next_in_its_place() {
 fn a_leaf_that_is_looked_into_in_a_cancelled_poll_counts_what_holds_it_from_there_on() {
     model(|| {
         let home = nursery(&root());
-        let (mut task, member) = Task::listed(&home);
+        let (task, member) = Task::listed(&home);
         home.cancel(cause());
-        assert!(task.seat.begin(), "the cancel is visible");
         let other = spawn(&member, |member| member.frame());
-        let frame = task.seat.grow().expect("it has not ended");
+        let frame = task.home.grow_leaf(task.key, true).expect("it has not ended");
         let mut hold = Hold::default();
         hold.renew(&frame, WakerId::of(&task.waker), &task.waker);
         assert!(frame.is_held_in_this_poll());

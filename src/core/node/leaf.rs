@@ -42,14 +42,12 @@ pub(crate) struct Leaf {
     pub(crate) place: &'static Location<'static>,
     /// When it began, in the ticks of its host.
     pub(crate) born: u64,
-    /// True if somebody waits for it.
-    pub(crate) owned: bool,
     waker: Option<Waker>,
 }
 
 impl Leaf {
-    pub(crate) fn new(id: u64, place: &'static Location<'static>, born: u64, owned: bool) -> Self {
-        Self { id, place, born, owned, waker: None }
+    pub(crate) fn new(id: u64, place: &'static Location<'static>, born: u64) -> Self {
+        Self { id, place, born, waker: None }
     }
 
     /// Who it is, for those that do not care whether it has a frame.
@@ -130,7 +128,7 @@ impl<H> Member<H> {
     pub(crate) fn with_task<R>(&self, look: impl FnOnce(&TaskInfo) -> R) -> Option<R> {
         match self {
             Self::Frame(frame) => frame.task().map(look),
-            Self::Leaf(leaf) => Some(look(&Leaf::new(leaf.id, leaf.place, leaf.born, false).describe())),
+            Self::Leaf(leaf) => Some(look(&Leaf::new(leaf.id, leaf.place, leaf.born).describe())),
         }
     }
 
@@ -164,64 +162,64 @@ impl<H> Member<H> {
     }
 }
 
-/// The place of a leaf, as the task itself knows it during one poll.
+/// A leaf, as what is inside it finds it during one poll.
 pub(crate) struct LeafSeat<H> {
     home: Arc<Node<H>>,
     key: TaskKey,
-    owned: bool,
     /// The poll that goes on began with the cancel visible.
     saw_cancel: bool,
 }
 
 impl<H> LeafSeat<H> {
-    pub(crate) fn new(home: Arc<Node<H>>, key: TaskKey, owned: bool) -> Self {
-        Self { home, key, owned, saw_cancel: false }
+    pub(crate) fn new(home: Arc<Node<H>>, key: TaskKey, saw_cancel: bool) -> Self {
+        Self { home, key, saw_cancel }
     }
 
     pub(crate) fn home(&self) -> &Arc<Node<H>> {
         &self.home
     }
 
-    pub(crate) fn is_owned(&self) -> bool {
-        self.owned
-    }
-
-    /// The frame that somebody else has made. One load as long as nobody has for any task of the nursery.
-    pub(crate) fn frame(&self) -> Option<Arc<Frame<H>>> {
-        if !self.home.has(LOOKED_INTO) {
-            return None;
-        }
-        self.home.tree.lock().tasks.get(self.key.get())?.frame().map(Arc::clone)
+    pub(crate) fn into_home(self) -> Arc<Node<H>> {
+        self.home
     }
 
     /// True if the task is cancelled, by its nursery or, through a frame that it does not know of yet, alone.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.home.is_cancelled() || self.frame().is_some_and(|frame| frame.is_cancelled())
+        self.home.is_cancelled() || self.home.made_frame(self.key).is_some_and(|frame| frame.is_cancelled())
     }
 
-    /// Begins a poll of a task that has no frame. True if the cancel is visible.
-    pub(crate) fn begin(&mut self) -> bool {
-        self.saw_cancel = self.home.is_cancelled();
-        self.saw_cancel
-    }
-
-    /// The frame, made now if there is none: something inside the poll that goes on needs it. If the cancel is visible in that
-    /// poll, it counts as begun with the frame.
+    /// The frame, made now if there is none: something inside the poll that goes on needs it.
     pub(crate) fn grow(&self) -> Option<Arc<Frame<H>>> {
-        let mut tree = self.home.tree.lock();
-        let frame = tree.tasks.get_mut(self.key.get()).map(|listed| self.home.grow(listed))?;
+        self.home.grow_leaf(self.key, self.saw_cancel)
+    }
+}
+
+/// What a task does with its own place in the list of its nursery.
+impl<H> Node<H> {
+    /// The frame that somebody has made for a task. One load as long as nobody else has for any task of the nursery.
+    pub(crate) fn made_frame(&self, key: TaskKey) -> Option<Arc<Frame<H>>> {
+        if !self.has(LOOKED_INTO) {
+            return None;
+        }
+        self.tree.lock().tasks.get(key.get())?.frame().map(Arc::clone)
+    }
+
+    /// The frame, made now if there is none. If the cancel is visible in the poll that goes on, that counts as begun with the frame.
+    pub(crate) fn grow_leaf(self: &Arc<Self>, key: TaskKey, saw_cancel: bool) -> Option<Arc<Frame<H>>> {
+        let mut tree = self.tree.lock();
+        let frame = tree.tasks.get_mut(key.get()).map(|listed| self.grow(listed))?;
         drop(tree);
-        if self.saw_cancel {
+        if saw_cancel {
             frame.begin(true);
         }
         Some(frame)
     }
 
-    /// Puts in the waker of the task; gives the frame if it has got one. The caller looks at the flags afterwards.
-    pub(crate) fn arm(&self, waker: &Waker) -> Option<Arc<Frame<H>>> {
+    /// Puts in the waker of a task; gives the frame if it has got one. The caller looks at the flags afterwards.
+    pub(crate) fn arm_leaf(&self, key: TaskKey, waker: &Waker) -> Option<Arc<Frame<H>>> {
         let waker = waker.clone();
-        let mut tree = self.home.tree.lock();
-        let old = match tree.tasks.get_mut(self.key.get())? {
+        let mut tree = self.tree.lock();
+        let old = match tree.tasks.get_mut(key.get())? {
             Listed::Leaf(leaf) => leaf.waker.replace(waker),
             Listed::Frame(frame) => return Some(Arc::clone(frame)),
         };
