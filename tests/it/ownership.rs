@@ -897,6 +897,35 @@ async fn locals_of_a_cancelled_child_are_dropped_before_its_nursery_ends() {
     assert_eq!(dropped.get(), 1);
 }
 
+/// Finds out which task it is dropped in.
+struct LooksAround;
+
+impl Drop for LooksAround {
+    fn drop(&mut self) {
+        assert!(current_task().is_some());
+    }
+}
+
+#[testudo::test(start_paused = true)]
+async fn a_child_that_is_looked_into_from_inside_is_counted_out_however_it_ends() {
+    for panics in [false, true] {
+        let run = nursery(|n| async move {
+            n.spawn(async move {
+                current_task().unwrap();
+                assert!(!panics);
+            });
+            n.spawn(async {
+                let _guard = LooksAround;
+                pending::<()>().await;
+            });
+            turns().await;
+            n.cancel("enough");
+        });
+        let end = timeout(S, AssertUnwindSafe(run).catch_unwind()).await.expect("it does not wait for ever");
+        assert_eq!(end.is_err(), panics);
+    }
+}
+
 #[testudo::test(start_paused = true)]
 async fn events_beyond_those_that_are_kept_are_counted() {
     const ALL: usize = 1100;
