@@ -132,7 +132,7 @@ pub(crate) struct Enter<'a> {
 impl<'a> Enter<'a> {
     #[inline]
     pub(crate) fn new(slot: &'a mut Option<Current>) -> Self {
-        let entered = slot.is_some() && around(|around| around.swap(slot)).is_some();
+        let entered = slot.is_some() && around(|around| around.enter(slot)).is_some();
         Self { slot, entered }
     }
 
@@ -175,7 +175,7 @@ impl<'a> EnterLeaf<'a> {
     pub(crate) fn new(ticket: &'a mut Ticket<Regular>, key: TaskKey, saw_cancel: bool, polled_by: WakerId) -> Self {
         let seat = LeafSeat::new(ticket.lend(), key, saw_cancel);
         let mut slot = Some(Current { polled_by, ..Current::new(Spot::Leaf(seat)) });
-        let entered = around(|around| around.swap(&mut slot)).is_some();
+        let entered = around(|around| around.enter(&mut slot)).is_some();
         Self { ticket, slot, entered }
     }
 
@@ -257,10 +257,15 @@ impl Around {
     #[inline]
     fn swap(&mut self, slot: &mut Option<Current>) {
         mem::swap(&mut self.current, slot);
-        // Into a task.
-        if slot.is_none() && self.levels.is_empty() {
+    }
+
+    /// The same on the way in.
+    #[inline]
+    fn enter(&mut self, slot: &mut Option<Current>) {
+        if self.is_empty() {
             self.looked = 0;
         }
+        self.swap(slot);
     }
 
     /// True outside of all places.

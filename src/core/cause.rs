@@ -104,6 +104,12 @@ impl Causes {
         self.first.as_ref()
     }
 
+    pub(super) fn clear(&mut self) {
+        if self.first.take().is_some() {
+            self.later.clear();
+        }
+    }
+
     pub(super) fn to_vec(&self) -> Vec<Cause> {
         self.first.iter().chain(&self.later).cloned().collect()
     }

@@ -304,7 +304,7 @@ impl<H> Node<H> {
             parent_tree.causes.first().cloned().into_iter().for_each(|cause| tree.causes.push(cause));
         }
         if !now {
-            tree.causes = Causes::default();
+            tree.causes.clear();
         }
         match (was, now) {
             (a, b) if a != b || force != 0 => Look::Changed,
