@@ -16,7 +16,7 @@ use tokio::task::coop::has_budget_remaining;
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Draft, Enter, EnterPlanned};
-use crate::host::{Frame, Node};
+use crate::host::Frame;
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
@@ -337,29 +337,24 @@ impl<F: Future> Parts<'_, F> {
     }
 
     fn cut(&mut self, frame: &Arc<Frame>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let absorber = match self.entry.cutting {
-            Cutting::Unwinds => frame.latch(),
-            Cutting::Caught => Some(Arc::clone(frame.node())),
+        let cut = match self.entry.cutting {
+            Cutting::Unwinds => frame.latch().and_then(|absorber| frame.node().cut_for(&absorber)),
+            Cutting::Caught => frame.node().cause().map(|cause| (false, cause)),
         };
-        let Some((absorber, cause)) = cause_at(absorber) else {
+        let Some((goes_on, cause)) = cut else {
             // A shield that was raised since the poll began has un-cancelled the region: it goes on (S5).
             self.entry.arm(cx.waker());
             return Poll::Pending;
         };
-        Poll::Ready(End::cut(self.discard(), &absorber, frame.node(), cause))
+        Poll::Ready(End::cut(self.discard(), Cut { goes_on, cause }))
     }
 }
 
-/// Who absorbs a cut, with what it is cut for.
-fn cause_at(absorber: Option<Arc<Node>>) -> Option<(Arc<Node>, Cause)> {
-    absorber.and_then(|node| node.cause().map(|cause| (node, cause)))
-}
-
 impl<T> End<T> {
-    /// The end of what `node` judges, once it was `discarded` for an unwinding that ends at `absorber`.
-    fn cut(discarded: Result<(), Payload>, absorber: &Arc<Node>, node: &Arc<Node>, cause: Cause) -> Self {
+    /// The end of what was cut, once it is `discarded`.
+    fn cut(discarded: Result<(), Payload>, cut: Cut) -> Self {
         match discarded {
-            Ok(()) => Self::Cut(Cut { goes_on: !Arc::ptr_eq(absorber, node), cause }),
+            Ok(()) => Self::Cut(cut),
             Err(payload) => Self::Panicked(payload),
         }
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::coop::has_budget_remaining;
 
-use super::{End, Parts, Payload, cause_at, discard, poll_future};
+use super::{Cut, End, Parts, Payload, discard, poll_future};
 use crate::core::frame::WakerId;
 use crate::core::node::TaskKey;
 use crate::current::EnterLeaf;
@@ -106,12 +106,12 @@ impl Plain {
         fut: Pin<&mut Option<F>>,
         cx: &mut Context<'_>,
     ) -> Result<Poll<End<F::Output>>, Grown> {
-        let Some((absorber, cause)) = cause_at(self.home().latch()) else {
+        let Some((goes_on, cause)) = self.home().cut() else {
             // A shield that was raised since the poll began has un-cancelled the nursery: the task goes on (S5).
             return self.arm(true, cx);
         };
         let discarded = self.discard_in(fut, true);
-        Ok(Poll::Ready(End::cut(discarded, &absorber, self.home(), cause)))
+        Ok(Poll::Ready(End::cut(discarded, Cut { goes_on, cause })))
     }
 
     /// Makes sure that a cancel wakes the task. If one came, or went, since the poll began, it looks again.

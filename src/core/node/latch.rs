@@ -1,6 +1,7 @@
 //! The absorber of a cancel, fixed at the moment of a cut.
 
 use super::{ABOVE, CANCELLED, LATCHED, Node, PIERCED, REQUESTED, Tree, UNWINDS, same};
+use crate::core::cause::Cause;
 use crate::core::sync::{Arc, MutexGuard, Ordering, yield_now};
 
 impl<H> Node<H> {
@@ -35,6 +36,20 @@ impl<H> Node<H> {
             drop(before);
             return Some(absorber);
         }
+    }
+
+    /// The same for a task of this nursery, without a reference to the absorber if that is the nursery: nearly all of many come after
+    /// the first. Gives whether the unwinding goes on beyond this node, and what for.
+    pub(crate) fn cut(self: &Arc<Self>) -> Option<(bool, Cause)> {
+        if self.absorbs_already() {
+            return self.cause().map(|cause| (false, cause));
+        }
+        self.latch().and_then(|absorber| self.cut_for(&absorber))
+    }
+
+    /// Whether an unwinding that `absorber` ends goes on beyond this node, and what for.
+    pub(crate) fn cut_for(&self, absorber: &Self) -> Option<(bool, Cause)> {
+        absorber.cause().map(|cause| (!std::ptr::eq(self, absorber), cause))
     }
 
     /// The absorber that an earlier cut has fixed, if a cut now would come to the same one: all between the two stays cancelled and
