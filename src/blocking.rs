@@ -50,7 +50,7 @@ where
 {
     let work = move || {
         let mut slot = Some(Current::at(Arc::clone(&frame)));
-        let _inside = Enter::new(&mut slot);
+        let _inside = Enter::for_long(&mut slot);
         work(&BlockingCx { frame })
     };
     Blocking { handle: handle.clone(), work: Some(work), join: None, seat: Seat::default(), abandon }

@@ -107,9 +107,12 @@ struct Around {
     current: Option<Current>,
     /// The regions in their first polls, the innermost last. Whatever is around a frame was made before it.
     levels: Vec<Level>,
-    /// The first look at the clock since the outermost place was entered; 0 if there was none.
+    /// The first look at the clock since the outermost place was entered; 0 if there was none, or [`UNKEPT`].
     looked: Ticks,
 }
+
+/// Inside of code that may take long no look counts for the next.
+const UNKEPT: Ticks = Ticks::MAX;
 
 thread_local! {
     static AROUND: RefCell<Around> = const { RefCell::new(Around { current: None, levels: Vec::new(), looked: 0 }) };
@@ -134,6 +137,13 @@ impl<'a> Enter<'a> {
     pub(crate) fn new(slot: &'a mut Option<Current>) -> Self {
         let entered = slot.is_some() && around(|around| around.enter(slot)).is_some();
         Self { slot, entered }
+    }
+
+    /// The same for code that is no poll, and may take long.
+    pub(crate) fn for_long(slot: &'a mut Option<Current>) -> Self {
+        let inside = Self::new(slot);
+        around(|around| around.looked = UNKEPT).unwrap_or_default();
+        inside
     }
 
     /// Enters the frame if `fits` holds for the one around this code.
@@ -438,11 +448,13 @@ pub(crate) fn task_name() -> Option<Arc<str>> {
 /// When something that is made here was made, for its age: what a task makes in one poll has the time of the first. A look at
 /// the clock costs a tenth of a spawn.
 pub(crate) fn born() -> Ticks {
-    let looked = around(|around| if around.is_empty() { 0 } else { around.looked });
-    looked.filter(|looked| *looked != 0).unwrap_or_else(|| {
-        let now = clock::now();
-        // The first place that is entered forgets what was seen outside of all.
+    let looked = around(|around| if around.is_empty() { UNKEPT } else { around.looked }).unwrap_or(UNKEPT);
+    if looked != 0 && looked != UNKEPT {
+        return looked;
+    }
+    let now = clock::now();
+    if looked == 0 {
         around(|around| around.looked = now).unwrap_or_default();
-        now
-    })
+    }
+    now
 }

@@ -36,6 +36,8 @@ use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 ///    finds in its list at its end and moves upwards; anybody may cancel it. A move is one step under the locks of the new parent
 ///    and the node, so it is in one list at a time for whoever walks upwards.
 /// 4. A node that is shielded stays in its parent's list, so lowering the shield finds it.
+/// 5. All nodes from one that knows its absorber up to that unwind. It is set under the locks of all of these, and forgotten by all that
+///    is inside of a node that moves.
 ///
 /// # Lock order
 ///

@@ -21,8 +21,17 @@ pub(crate) struct Owner {
     body_ended: AtomicBool,
     /// True once a child has ended well that the others are cancelled for. Never taken back.
     succeeded: AtomicBool,
-    /// Those of children and body, in a type that the layer above knows; made with the first, because nearly no owner has any.
-    pub(crate) failures: Mutex<Option<Erased>>,
+    /// Those of children and body.
+    pub(crate) failures: Mutex<Kept>,
+}
+
+/// What is kept until the end of the owner.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// In a type that the layer above knows; made with the first, because nearly no owner has any.
+    pub(crate) all: Option<Erased>,
+    /// They have been taken, and nobody will take what comes later.
+    pub(crate) is_over: bool,
 }
 
 /// A value of a type that only who put it in knows.
@@ -47,7 +56,7 @@ impl Owner {
             owned: AtomicBool::new(owned),
             body_ended: AtomicBool::new(false),
             succeeded: AtomicBool::new(false),
-            failures: Mutex::new(None),
+            failures: Mutex::new(Kept::default()),
         }
     }
 
@@ -78,8 +87,9 @@ impl Owner {
 
     /// How many parts are alive besides the body; besides itself, for a root.
     pub(crate) fn children(&self) -> usize {
-        let body = usize::from(!self.body_ended.load(Ordering::Relaxed));
-        self.live.len().saturating_sub(body)
+        // First the parts: if the body is not among them any more, it is seen to have ended.
+        let parts = self.live.len();
+        parts.saturating_sub(usize::from(!self.body_ended.load(Ordering::Relaxed)))
     }
 
     /// A child has ended well. True for the first.

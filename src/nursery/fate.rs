@@ -38,12 +38,12 @@ pub(super) fn succeed(node: &Arc<Node>, task: impl FnOnce() -> Arc<str>) {
 }
 
 /// A child has failed, and its failure is the nursery's.
-pub(super) fn fail<E: Send + Sync + 'static>(node: &Arc<Node>, task: Arc<str>, what: Failed<E>) {
+pub(super) fn fail<E: fmt::Display + Send + Sync + 'static>(node: &Arc<Node>, task: Arc<str>, what: Failed<E>) {
     let kind = match &what {
         Failed::Error(_) => CauseKind::Failed,
         Failed::Panic(_) => CauseKind::Panicked,
     };
-    typed(&mut owner(node).failures.lock()).push(Failure { task: Arc::clone(&task), what });
+    keep(node, Failure { task: Arc::clone(&task), what });
     let policy = policy(node);
     let cancels = if kind == CauseKind::Failed { policy.error_cancels() } else { policy.panic_goes_on() };
     if cancels {
@@ -51,10 +51,24 @@ pub(super) fn fail<E: Send + Sync + 'static>(node: &Arc<Node>, task: Arc<str>, w
     }
 }
 
+/// Keeps a failure for the end. One that comes after it is reported: its child was in a last poll while the runtime went down.
+fn keep<E: fmt::Display + Send + Sync + 'static>(node: &Node, failure: Failure<E>) {
+    let mut failures = owner(node).failures.lock();
+    if !failures.is_over {
+        typed(&mut failures.all).push(failure);
+        return;
+    }
+    drop(failures);
+    report_all(node, &[failure]);
+}
+
 /// Takes the failures out, at the end.
 pub(super) fn take<E: Send + Sync + 'static>(node: &Node) -> Vec<Failure<E>> {
-    let mut failures = owner(node).failures.lock().take();
-    if failures.is_some() { mem::take(typed(&mut failures)) } else { Vec::new() }
+    let mut failures = owner(node).failures.lock();
+    failures.is_over = true;
+    let mut all = failures.all.take();
+    drop(failures);
+    if all.is_some() { mem::take(typed(&mut all)) } else { Vec::new() }
 }
 
 /// The failures as what they are, made if there were none. Handles on a root differ in their type, but under its policy it has none.
@@ -81,4 +95,22 @@ pub(super) fn panic_of<E>(failures: &[Failure<E>]) -> Option<Panic> {
         Failed::Panic(panic) => Some(panic.clone()),
         Failed::Error(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::core::node::{Info, Kind, Node as CoreNode};
+
+    #[test]
+    fn what_fails_after_the_end_is_not_kept() {
+        let node = CoreNode::unbound(Info::new(Kind::Nursery, Location::caller(), 0), Some(Owner::new(0)), false);
+        let fail = || fail(&node, "late".into(), Failed::Error(Arc::new("boom")));
+        fail();
+        assert_eq!(take::<&str>(&node).len(), 1);
+        fail();
+        assert!(owner(&node).failures.lock().all.is_none() && take::<&str>(&node).is_empty());
+    }
 }

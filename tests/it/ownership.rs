@@ -13,7 +13,7 @@ use testudo::{
     root_nursery, shield, shield_scoped, shield_with, spawn,
 };
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::support::{Count, Heard, Log, OnDrop, S, Work, blow_up, is_pending, said, turns};
 
@@ -232,6 +232,26 @@ async fn orphans_of_a_nursery_that_is_dropped_itself_go_to_the_next_open_one() {
 }
 
 #[testudo::test(start_paused = true)]
+async fn a_nursery_that_is_carried_out_of_what_it_unwound_for_returns() {
+    let mut run = Box::pin(nursery(|n| async move {
+        n.spawn(pending::<()>());
+        pending::<()>().await;
+    }));
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let around = scope.run(async {
+        assert!(is_pending(run.as_mut()).await);
+        turns().await;
+        handle.cancel("enough");
+        // Its child is cut off for the scope, and it is not polled any more.
+        pending::<()>().await;
+    });
+    around.await.unwrap_err();
+    let end = timeout(S, run).await.expect("it does not wait for ever");
+    assert!(matches!(end, Err(NurseryError::Cancelled(cause)) if cause.reason() == Some("enough")));
+}
+
+#[testudo::test(start_paused = true)]
 async fn blocking_work_of_a_dropped_nursery_is_waited_for_and_told() {
     let (told, until_told) = mpsc::channel();
     let done = Count::default();
@@ -254,6 +274,28 @@ async fn blocking_work_of_a_dropped_nursery_is_waited_for_and_told() {
     });
     outer.await.unwrap();
     assert_eq!(done.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn what_blocking_work_begins_has_an_age_of_its_own() {
+    let (go, until_go) = mpsc::channel();
+    let (begun, mut until_begun) = tokio::sync::mpsc::unbounded_channel();
+    let run = nursery(|n| async move {
+        let siblings = n.clone();
+        n.spawn_blocking(move |_| {
+            for () in until_go {
+                begun.send(siblings.spawn(pending::<()>()).as_ref()).unwrap();
+            }
+        });
+        go.send(()).unwrap();
+        let first = until_begun.recv().await.unwrap();
+        advance(S).await;
+        go.send(()).unwrap();
+        let second = until_begun.recv().await.unwrap();
+        assert_eq!(first.age() - second.age(), S);
+        n.cancel("enough");
+    });
+    run.await.unwrap();
 }
 
 #[testudo::test(start_paused = true)]

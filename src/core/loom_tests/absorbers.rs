@@ -1,7 +1,7 @@
 //! Races around an absorber that an earlier cut has fixed, and that the next cut of the same nursery takes without a look at the way.
 
 use super::super::sync::{Arc, model};
-use super::{Node, cause, join, nursery, root, scope, spawn};
+use super::{Node, cause, join, nursery, root, scope, shield, spawn};
 
 /// A nursery below two scopes, which has unwound to the outer one of these.
 fn unwound() -> (Arc<Node>, Arc<Node>, Arc<Node>, Arc<Node>) {
@@ -84,5 +84,48 @@ fn what_a_node_on_the_way_knows_gives_way_to_a_cancel_around_the_absorber() {
         join(cancel);
         let last = inner.latch().expect("it is cancelled throughout");
         assert!(Arc::ptr_eq(&last, &top) && outer.unwinds());
+    });
+}
+
+/// The absorber is a shield with a cancel of its own, so that it does not care for those around it until it is lowered.
+#[test]
+fn what_is_known_of_a_shield_that_absorbs_gives_way_when_that_is_lowered() {
+    model(|| {
+        let top = root();
+        let outer = shield(&top);
+        let home = nursery(&outer);
+        outer.cancel(cause());
+        top.cancel(cause());
+        assert!(home.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &outer)));
+        let lower = spawn(&outer, |outer| outer.set_shielded(false));
+        let absorber = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&absorber, &outer) || Arc::ptr_eq(&absorber, &top));
+        join(lower);
+        assert!(home.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &top)));
+    });
+}
+
+#[test]
+fn what_is_known_of_an_absorber_that_ends_is_forgotten() {
+    model(|| {
+        let (_, outer, middle, home) = unwound();
+        let end = spawn(&outer, |outer| outer.detach());
+        let absorber = home.latch().expect("it unwinds");
+        assert!(Arc::ptr_eq(&absorber, &outer) || Arc::ptr_eq(&absorber, &middle));
+        join(end);
+        assert!(home.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &middle)));
+    });
+}
+
+/// A node that got below one that had ended, which was cancelled by what was around it.
+#[test]
+fn a_latch_below_what_has_ended_comes_to_an_end() {
+    model(|| {
+        let top = root();
+        let middle = scope(&top);
+        top.cancel(cause());
+        middle.detach();
+        let leaf = scope(&middle);
+        assert!(leaf.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &middle)));
     });
 }

@@ -1,6 +1,6 @@
 //! The absorber of a cancel, fixed at the moment of a cut.
 
-use super::{ABOVE, CANCELLED, LATCHED, Node, PIERCED, REQUESTED, Tree, UNWINDS, same};
+use super::{ABOVE, CANCELLED, LATCHED, Node, PIERCED, REQUESTED, SHIELDED, Tree, UNWINDS, same};
 use crate::core::cause::Cause;
 use crate::core::sync::{Arc, MutexGuard, Ordering, yield_now};
 
@@ -53,7 +53,7 @@ impl<H> Node<H> {
     }
 
     /// The absorber that an earlier cut has fixed, if a cut now would come to the same one: all between the two stays cancelled and
-    /// open for good, and whatever moves is forgotten. One look for each of the many that are cut after the first.
+    /// open for good, and what moves forgets, until its move has returned. One look for each of the many that are cut after the first.
     fn known_absorber(self: &Arc<Self>) -> Option<Arc<Self>> {
         if self.absorbs_already() {
             return Some(Arc::clone(self));
@@ -93,10 +93,12 @@ impl<H> Node<H> {
         std::iter::successors(Some(Arc::clone(self)), outwards).last()
     }
 
-    /// True if an earlier cut has fixed this node as its absorber, and nothing around it was cancelled since.
+    /// True if an earlier cut has fixed this node as its absorber, and nothing that is visible from here was cancelled around it since.
     fn absorbs_already(&self) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
-        bits & (CANCELLED | LATCHED | UNWINDS | ABOVE) == CANCELLED | LATCHED
+        let is_closed = self.info.kind.catches() || bits & (SHIELDED | PIERCED) == SHIELDED;
+        let is_fixed = bits & (CANCELLED | LATCHED | UNWINDS) == CANCELLED | LATCHED;
+        is_fixed && (is_closed || bits & ABOVE == 0)
     }
 
     /// True if a cancel of the parent is visible through this node. A shield that was raised too late, after something below it was
@@ -129,11 +131,12 @@ impl<H> Node<H> {
         })
     }
 
-    /// True if, under its lock, a path may end here: this node has a cancel of its own, and nothing around it is visible from here.
+    /// True if, under its lock, a path may end here: this node has a cancel of its own, or has ended, and nothing around it is visible
+    /// from here.
     fn is_end(&self, tree: &Tree<H>) -> bool {
         let goes_on = tree.parent.as_ref().is_some_and(|(parent, _)| self.goes_on_to(parent));
         let own = self.has(REQUESTED | LATCHED | PIERCED) || self.info.kind.catches();
         let outside = || tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled());
-        self.is_cancelled() && !goes_on && (own || outside())
+        self.is_cancelled() && !goes_on && (own || tree.parent.is_none() || outside())
     }
 }
