@@ -53,6 +53,7 @@ pub fn cases() -> Vec<Case> {
         turns_by_two(YIELD_BY_TWO, BARE, |_| pass()),
         looks(LOOK, 1, OURS, our_look),
         looks(LOOK, 1, TOKEN, their_look),
+        looks(LOOK, 1, BARE, || || black_box(false)),
         looks(LOOK_BY_TWO, 2, OURS, our_look),
         looks(LOOK_BY_TWO, 2, TOKEN, their_look),
         turns(CHILD, OURS, |_| scope(ready(()))),
