@@ -46,7 +46,7 @@ where
 
 /// Returns the nursery that the run itself is: where [`spawn`] puts its tasks, for names and other options.
 ///
-/// Its policy is [`Supervise`](Policy::Supervise), and each call may choose another error type. Cancelling it cancels everything that
+/// Its policy is [`Supervise`](crate::Policy::Supervise), and each call may choose another error type. Cancelling it cancels everything that
 /// is not shielded, main included.
 ///
 /// # Panics
