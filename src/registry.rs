@@ -46,8 +46,8 @@ where
 
 /// Returns the nursery that the run itself is: where [`spawn`] puts its tasks, for names and other options.
 ///
-/// Its policy is [`Supervise`](crate::Policy::Supervise), and each call may choose another error type. Cancelling it cancels everything that
-/// is not shielded, main included.
+/// Its policy is [`Supervise`](crate::Policy::Supervise), and each call may choose another error type. Cancelling it cancels
+/// everything that is not shielded, main included.
 ///
 /// # Panics
 ///
