@@ -264,12 +264,13 @@ impl Drop for EnterPlanned {
 }
 
 impl Around {
+    /// Makes what is in the slot the current place, and puts the one before there.
     #[inline]
     fn swap(&mut self, slot: &mut Option<Current>) {
         mem::swap(&mut self.current, slot);
     }
 
-    /// The same on the way in.
+    /// The same on the way in, where what was seen on the clock before may be long ago.
     #[inline]
     fn enter(&mut self, slot: &mut Option<Current>) {
         if self.is_empty() {

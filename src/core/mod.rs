@@ -1,8 +1,9 @@
 //! The pure state of cancellation: no runtime, no clock, no signal.
 //!
-//! `node` is the cancel tree, `frame` a region of a task that is cut off as a unit together with what holds it, `owner` what one
-//! of work has, `live` the count of what it waits for, `task` the record of a task, `cause` who cancelled and why, `phase` how far a shutdown has come and what
-//! happens in it, `press` which signals are one, `order` that of stages, `sabotage` bugs for the stress test to find.
+//! `node` is the cancel tree, `frame` a region of a task that is cut off as a unit together with what holds it, `owner` what a node
+//! keeps that owns work, `live` the count of what it waits for, `task` the record of a task, `cause` who cancelled and why, `phase` how
+//! far a shutdown has come and what happens in it, `press` which signals are one, `order` that of stages, `sabotage` bugs for the
+//! stress test to find.
 //! Each file states its invariants and its locks. Lock order of the whole: parent node, child node, frame; `live` and `owner` alone.
 
 pub(crate) mod cause;

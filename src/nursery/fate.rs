@@ -104,13 +104,15 @@ mod tests {
     use super::*;
     use crate::core::node::{Info, Kind, Node as CoreNode};
 
-    #[test]
-    fn what_fails_after_the_end_is_not_kept() {
-        let node = CoreNode::unbound(Info::new(Kind::Nursery, Location::caller(), 0), Some(Owner::new(0)), false);
-        let fail = || fail(&node, "late".into(), Failed::Error(Arc::new("boom")));
-        fail();
-        assert_eq!(take::<&str>(&node).len(), 1);
-        fail();
-        assert!(owner(&node).failures.lock().all.is_none() && take::<&str>(&node).is_empty());
+    #[tokio::test]
+    async fn what_fails_after_the_end_is_reported_and_not_kept() {
+        let (root, info) = (host::root(), Info::new(Kind::Nursery, Location::caller(), 0));
+        let node = CoreNode::child(&root, info, false, Some(Owner::new(0)));
+        let reported = || root.host().expect("a root has one").claim().0.len();
+        let fail = |task: &str| fail(&node, task.into(), Failed::Error(Arc::new("boom")));
+        fail("in time");
+        assert_eq!((reported(), take::<&str>(&node).len()), (0, 1));
+        fail("late");
+        assert_eq!((reported(), take::<&str>(&node).len()), (1, 0));
     }
 }

@@ -64,8 +64,7 @@ impl<H> Node<H> {
 
     /// The same under the lock of this node.
     fn absorber_in(self: &Arc<Self>, tree: &Tree<H>) -> Option<Arc<Self>> {
-        let absorber = if self.absorbs_already() { Some(self) } else { tree.absorber.as_ref() };
-        absorber.filter(|absorber| absorber.absorbs_already()).map(Arc::clone)
+        [Some(self), tree.absorber.as_ref()].into_iter().flatten().find(|node| node.absorbs_already()).map(Arc::clone)
     }
 
     /// This node has moved: what is inside of it has another way outwards than the one to the absorber that it knew.
