@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use crate::core::cause::Cause;
 use crate::core::frame as frames;
@@ -33,6 +33,8 @@ type Crowd = nodes::Crowd<Host>;
 pub(crate) struct Host {
     /// None outside of any runtime: then nothing can be rescued, and every loss is reported.
     pub(crate) handle: Option<Handle>,
+    /// Its tasks may end on another thread than the one that spawns them.
+    pub(crate) has_workers: bool,
     pub(crate) timers: Timers,
     pub(crate) unmade: Unmade,
     /// What a shield gets as its budget if it names none; none for ever.
@@ -54,8 +56,10 @@ const UNCLAIMED_MAX: usize = 1024;
 
 impl Host {
     fn new(handle: Option<Handle>) -> Self {
+        let flavor = handle.as_ref().map(Handle::runtime_flavor);
         Self {
             handle,
+            has_workers: flavor.is_some_and(|flavor| flavor != RuntimeFlavor::CurrentThread),
             timers: Timers::default(),
             unmade: Unmade::default(),
             budget: None,

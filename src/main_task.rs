@@ -25,7 +25,7 @@ pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End
         task.cut();
     }
     frame.end_task();
-    drop(root.remove_task(key));
+    drop(root.remove_task(key, || None));
     end
 }
 

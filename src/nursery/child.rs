@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
@@ -104,10 +104,17 @@ where
             End::Panicked(payload) => Ended::Panicked(payload),
         };
         Poll::Ready(match place.take() {
-            Some(place) => place.end(end),
+            Some(place) => place.end(end, (size_of::<Self>() <= HUSK_BYTES_MAX).then(|| cx.waker())),
             None => Outcome::Lost,
         })
     }
+}
+
+/// A child that takes more is freed at its end, wherever that is: what nurseries keep is small.
+const HUSK_BYTES_MAX: usize = 1024;
+
+fn has_workers(node: &Node) -> bool {
+    node.host().is_some_and(|host| host.has_workers)
 }
 
 /// Polls a child in its place, which may become a frame by that.
@@ -194,7 +201,7 @@ impl<E> Place<E> {
 
 impl<E: fmt::Display> Place<E> {
     /// Tells the nursery, or the caller of `start`, how the child has ended; then counts it out.
-    fn end<T>(self, end: Ended<T, E>) -> Outcome<T, Arc<E>>
+    fn end<T>(self, end: Ended<T, E>, husk: Option<&Waker>) -> Outcome<T, Arc<E>>
     where
         E: Send + Sync + 'static,
     {
@@ -226,7 +233,7 @@ impl<E: fmt::Display> Place<E> {
                 Outcome::Panicked(panic)
             }
         };
-        let unseen = self.leave(was_cut);
+        let unseen = self.leave(was_cut, husk);
         // A child whose handle owns it has a frame. Of any other nobody reports; it is counted out with `self`, before the outcome
         // goes out.
         let Some(frame) = self.frame().filter(|_| handle_owns).map(Arc::clone) else { return outcome };
@@ -240,14 +247,16 @@ impl<E: fmt::Display> Place<E> {
         outcome
     }
 
-    /// Takes the child out of the tree. True if its handle is gone.
-    fn leave(&self, was_cut: bool) -> bool {
+    /// Takes the child out of the tree. True if its handle is gone. `husk`: what keeps its memory.
+    fn leave(&self, was_cut: bool, husk: Option<&Waker>) -> bool {
+        // On one thread all is freed where it was allocated.
+        let husk = || husk.filter(|_| !fate::owner(self.home()).borrows && has_workers(self.home()));
         let end = |frame: &Arc<Frame>| {
             frame.task().filter(|_| was_cut).into_iter().for_each(TaskInfo::cut);
             frame.end_task()
         };
         let unseen = self.frame().is_some_and(end);
-        match (self.frame(), self.home().remove_task(self.key())) {
+        match (self.frame(), self.home().remove_task(self.key(), husk)) {
             // Made by somebody else, and not known to the child before its end.
             (None, Some(frame)) => end(&frame),
             (Some(_), _) | (None, None) => unseen,
@@ -267,7 +276,7 @@ impl<E: fmt::Display> Place<E> {
             gate.close();
         }
         let (home, member) = (self.home(), self.member());
-        self.leave(false);
+        self.leave(false, None);
         // What borrows goes with the frame around it; that is no loss.
         if let Some(who) = member.with_task(Subject::of_task).filter(|_| !fate::owner(home).borrows) {
             host::report(home, Event::Lost(who));
@@ -278,13 +287,58 @@ impl<E: fmt::Display> Place<E> {
 #[cfg(all(test, target_pointer_width = "64"))]
 mod tests {
     use std::convert::Infallible;
+    use std::hint::black_box;
+
+    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::current;
+    use crate::nursery::{Nursery, nursery, nursery_local};
 
     /// Tokio keeps 96 bytes of its own in a task, and its result where the future was.
     #[test]
     fn a_child_with_a_small_future_fits_into_the_128_bytes_that_a_task_has_at_least() {
         assert!(size_of::<Option<Place<Infallible>>>() <= 16);
         assert!(size_of::<Outcome<(), Arc<Infallible>>>() <= 16);
+    }
+
+    /// Of how many tasks memory is kept after 100 have been alive at once.
+    async fn kept<const SIZE: usize>(n: Nursery<Infallible>) -> usize {
+        let gate = Arc::new(Semaphore::new(0));
+        let child = |gate: Arc<Semaphore>| async move {
+            let large = [0; SIZE];
+            drop(gate.acquire().await);
+            assert_eq!(black_box(&large).len(), SIZE);
+        };
+        let tasks: Vec<_> = (0..100).map(|_| n.spawn(child(Arc::clone(&gate)))).collect();
+        gate.add_permits(1);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        n.node.husks()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn where_tasks_end_on_other_threads_the_memory_of_small_ones_is_kept() {
+        assert_eq!(nursery(|n| async move { Ok(kept::<0>(n).await) }).await.unwrap(), 64);
+        assert_eq!(nursery(|n| async move { Ok(kept::<1025>(n).await) }).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn where_all_tasks_end_on_one_thread_none_is_kept() {
+        assert_eq!(nursery(|n| async move { Ok(kept::<0>(n).await) }).await.unwrap(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn children_of_one_task_are_freed_at_their_ends() {
+        let left = nursery_local(|n| async move {
+            // None is polled before all are spawned.
+            let tasks: Vec<_> = (0..100).map(|_| n.spawn(async {})).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            Ok::<_, Infallible>(current::node().husks())
+        });
+        assert_eq!(left.await.unwrap(), 0);
     }
 }

@@ -72,7 +72,7 @@ impl Task {
 
     /// Its end, as its nursery sees it.
     fn end(&self, home: &Node) {
-        if let Some(frame) = home.remove_task(self.key) {
+        if let Some(frame) = home.remove_task(self.key, || None) {
             frame.end_task();
         }
     }

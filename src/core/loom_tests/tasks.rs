@@ -91,7 +91,7 @@ fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
         let (frame, key) = task(&home);
         let cancel = spawn(&frame, |frame| frame.cancel_task(cause));
         frame.end_task();
-        drop(home.remove_task(key));
+        drop(home.remove_task(key, || None));
         join(cancel);
         let (nodes, members) = home.inside();
         assert!(nodes.is_empty() && members.is_empty(), "{nodes:?}");

@@ -3,9 +3,9 @@
 use std::panic::Location;
 use std::task::Waker;
 
-use super::{Info, Kind, LOOKED_INTO, Node};
+use super::{Info, Kind, LOOKED_INTO, Node, Tree};
 use crate::core::frame::Frame;
-use crate::core::sync::Arc;
+use crate::core::sync::{Arc, MutexGuard};
 use crate::core::task::{TaskInfo, Traits};
 
 /// A task as its nursery lists it.
@@ -72,6 +72,14 @@ impl<H> Listed<H> {
         match self {
             Self::Leaf(_) => None,
             Self::Frame(frame) => Some(frame),
+        }
+    }
+
+    /// The waker of a leaf, which needs it no more.
+    fn take_waker(&mut self) -> Option<Waker> {
+        match self {
+            Self::Leaf(leaf) => leaf.take_waker(),
+            Self::Frame(_) => None,
         }
     }
 
@@ -229,11 +237,25 @@ impl<H> Node<H> {
     }
 }
 
+/// Frees some of what is left of tasks that have ended, with no lock held.
+#[inline(never)]
+fn free_some<H>(mut tree: MutexGuard<'_, Tree<H>>) {
+    let husks = tree.tasks.some_husks();
+    drop(tree);
+    drop(husks);
+}
+
 impl<H> Node<H> {
     /// Lists a task that has not begun; gives its place, and what others know it by.
     pub(crate) fn add_leaf(self: &Arc<Self>, leaf: Leaf) -> (TaskKey, Member<H>) {
         let Leaf { id, place, born, .. } = leaf;
-        let key = TaskKey::of(self.tree.lock().tasks.insert(Listed::Leaf(leaf)));
+        let mut tree = self.tree.lock();
+        let key = TaskKey::of(tree.tasks.insert(Listed::Leaf(leaf)));
+        if tree.tasks.has_husks() {
+            free_some(tree)
+        } else {
+            drop(tree)
+        }
         (key, Member::Leaf(LeafRef { home: Arc::clone(self), key, id, place, born }))
     }
 
@@ -255,13 +277,31 @@ impl<H> Node<H> {
         TaskKey::of(self.tree.lock().tasks.insert(Listed::Frame(Arc::clone(frame))))
     }
 
-    /// Takes a task out; gives the frame that it had.
-    pub(crate) fn remove_task(&self, key: TaskKey) -> Option<Arc<Frame<H>>> {
-        let listed = self.tree.lock().tasks.remove(key.get());
+    /// Takes a task out; gives the frame that it had. `husk` gives its waker, if the memory that this keeps is for whoever spawns next; it
+    /// is asked under the lock.
+    pub(crate) fn remove_task<'a>(
+        &self,
+        key: TaskKey,
+        husk: impl FnOnce() -> Option<&'a Waker>,
+    ) -> Option<Arc<Frame<H>>> {
+        let mut tree = self.tree.lock();
+        let mut listed = tree.tasks.remove(key.get());
+        if tree.tasks.has_room_for_husk() {
+            if let Some(husk) = husk() {
+                tree.tasks.keep_husk(listed.take_waker().unwrap_or_else(|| husk.clone()));
+            }
+        }
+        drop(tree);
         match listed {
             Listed::Frame(frame) => Some(frame),
             Listed::Leaf(_) => None,
         }
+    }
+
+    /// Of how many tasks that have ended the memory is kept.
+    #[cfg(test)]
+    pub(crate) fn husks(&self) -> usize {
+        self.tree.lock().tasks.husks()
     }
 
     /// The frame of a task that is still listed, made now if there is none.
@@ -281,5 +321,68 @@ impl<H> Node<H> {
         };
         *listed = Listed::Frame(Arc::clone(&frame));
         frame
+    }
+}
+
+#[cfg(all(test, not(testudo_loom)))]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+    use crate::core::owner::Owner;
+
+    struct Memory;
+
+    impl Wake for Memory {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// A nursery in which `count` tasks have been alive at once, all but the first `ended` of which still are.
+    fn nursery(count: usize, ended: usize, memory: &Waker) -> Arc<Node<()>> {
+        let info = Info::new(Kind::Nursery, Location::caller(), 0);
+        let root = Node::root(info.clone(), Arc::new(()), Owner::root(0));
+        let node = Node::child(&root, info, false, Some(Owner::new(0)));
+        let keys: Vec<_> = (0..count).map(|id| add(&node, id)).collect();
+        keys[..ended].iter().for_each(|key| drop(node.remove_task(*key, || Some(memory))));
+        node
+    }
+
+    fn add(node: &Arc<Node<()>>, id: usize) -> TaskKey {
+        node.add_leaf(Leaf::new(id as u64, Location::caller(), 0)).0
+    }
+
+    #[test]
+    fn the_memory_of_some_tasks_that_have_ended_is_freed_by_whoever_spawns() {
+        let memory = Arc::new(Memory);
+        let waker = Waker::from(Arc::clone(&memory));
+        let nursery = nursery(200, 150, &waker);
+        let kept = || (nursery.husks(), Arc::strong_count(&memory) - 2);
+        assert_eq!(kept(), (64, 64));
+        for left in [60, 56] {
+            add(&nursery, 1000);
+            assert_eq!(kept(), (left, left));
+        }
+        nursery.detach();
+        assert_eq!(kept(), (0, 0), "the end of the nursery frees the rest");
+    }
+
+    #[test]
+    fn a_small_nursery_keeps_nothing_of_a_task_that_has_ended() {
+        let memory = Arc::new(Memory);
+        let waker = Waker::from(Arc::clone(&memory));
+        let nursery = nursery(64, 64, &waker);
+        assert_eq!((Arc::strong_count(&memory), nursery.inside().1.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_a_task_has_armed_is_what_keeps_its_memory() {
+        let (armed, other) = (Arc::new(Memory), Waker::from(Arc::new(Memory)));
+        let nursery = nursery(65, 0, &other);
+        let key = add(&nursery, 1000);
+        assert!(nursery.arm_leaf(key, &Waker::from(Arc::clone(&armed))).is_none());
+        assert!(nursery.remove_task(key, || Some(&other)).is_none());
+        assert_eq!(Arc::strong_count(&armed), 2);
+        nursery.detach();
+        assert_eq!(Arc::strong_count(&armed), 1);
     }
 }

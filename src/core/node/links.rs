@@ -100,9 +100,9 @@ impl<H> Node<H> {
         let old = (tree.parent.take(), tree.outside.take());
         // In one step: whoever looks for an owner finds the link or the way out.
         tree.left = old.0.as_ref().map(|(parent, _)| Arc::clone(parent));
-        let (region, absorber) = (tree.region.take(), tree.absorber.take());
+        let (region, absorber, husks) = (tree.region.take(), tree.absorber.take(), tree.tasks.take_husks());
         drop(tree);
-        drop((region, absorber));
+        drop((region, absorber, husks));
         Self::forget(old);
     }
 

@@ -1,4 +1,8 @@
-//! The list of the tasks of a nursery, in chunks that stay where they are.
+//! The list of the tasks of a nursery, in chunks that stay where they are, and what is left of those that have ended.
+
+use std::array;
+use std::mem;
+use std::task::Waker;
 
 use slab::Slab;
 
@@ -18,9 +22,19 @@ pub(super) struct Tasks<T> {
 struct More<T> {
     chunks: Vec<Slab<T>>,
     holes: Vec<usize>,
+    /// Wakers of tasks that have ended. Each keeps the memory of its task, and nothing else of it, for the thread that spawns the next:
+    /// it allocates, and what is freed on the thread that allocates is cheap. Freed by another one, as a worker that has stolen a
+    /// task would, each takes a lock of the heap that the one who allocates waits for.
+    husks: Vec<Waker>,
 }
 
 const CHUNK: usize = 64;
+
+/// So much is kept at most. It need not be more, as a spawn takes several out.
+const HUSKS_MAX: usize = 64;
+
+/// What a spawn takes out: more than one, so that whoever ends tasks finds room though it is faster for a while.
+pub(super) type Husks = [Option<Waker>; 4];
 
 impl<T> Tasks<T> {
     pub(super) fn new() -> Self {
@@ -32,17 +46,51 @@ impl<T> Tasks<T> {
         if self.first.len() < CHUNK {
             return self.first.insert(task);
         }
-        let more = self.more.get_or_insert_with(|| Box::new(More { chunks: Vec::new(), holes: Vec::new() }));
+        let more = self.more.get_or_insert_with(|| Box::new(More::new()));
         let index = more.with_room();
         CHUNK * (index + 1) + more.chunks[index].insert(task)
     }
 
     /// Takes one out that is there.
+    #[inline]
     pub(super) fn remove(&mut self, key: usize) -> T {
         match ((key / CHUNK).checked_sub(1), &mut self.more) {
             (Some(index), Some(more)) => more.remove(index, key % CHUNK),
             (Some(_) | None, _) => self.first.remove(key),
         }
+    }
+
+    /// True if what is left of a task is to be kept. Nurseries that never had many tasks at once keep nothing: they do not spawn and end
+    /// so fast.
+    #[inline]
+    pub(super) fn has_room_for_husk(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.husks.len() < HUSKS_MAX)
+    }
+
+    pub(super) fn keep_husk(&mut self, husk: Waker) {
+        if let Some(more) = &mut self.more {
+            more.husks.push(husk);
+        }
+    }
+
+    #[inline]
+    pub(super) fn has_husks(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| !more.husks.is_empty())
+    }
+
+    #[cfg(test)]
+    pub(super) fn husks(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.husks.len())
+    }
+
+    /// Some of what is kept, for the thread that spawns.
+    pub(super) fn some_husks(&mut self) -> Option<Husks> {
+        self.more.as_mut().map(|more| array::from_fn(|_| more.husks.pop()))
+    }
+
+    /// All of it.
+    pub(super) fn take_husks(&mut self) -> Vec<Waker> {
+        self.more.as_mut().map(|more| mem::take(&mut more.husks)).unwrap_or_default()
     }
 
     pub(super) fn get(&self, key: usize) -> Option<&T> {
@@ -80,6 +128,10 @@ impl<T> Tasks<T> {
 }
 
 impl<T> More<T> {
+    fn new() -> Self {
+        Self { chunks: Vec::new(), holes: Vec::new(), husks: Vec::new() }
+    }
+
     /// A chunk that has room, made if there is none.
     #[inline]
     fn with_room(&mut self) -> usize {
