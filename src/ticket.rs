@@ -85,6 +85,7 @@ impl Ticket {
 }
 
 impl<W: Weigh> Drop for Ticket<W> {
+    #[inline]
     fn drop(&mut self) {
         let Some(owner) = &self.owner else { return };
         let weight = self.weight.weight();

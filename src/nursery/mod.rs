@@ -81,7 +81,7 @@ where
         F::Output: ChildOutput<E>,
         <F::Output as ChildOutput<E>>::Value: Send + 'static,
     {
-        self.task().spawn(fut)
+        begun(self.try_spawn(fut))
     }
 
     /// Begins a child, or gives the future back, which was not polled, if the nursery has ended.
@@ -101,7 +101,26 @@ where
         F::Output: ChildOutput<E>,
         <F::Output as ChildOutput<E>>::Value: Send + 'static,
     {
-        self.task().try_spawn(fut)
+        let place = Location::caller();
+        if fate::policy(&self.node).handle_owns() {
+            return self.task_at(place).try_spawn(fut);
+        }
+        self.spawn_leaf(fut, Leaf::new(host::next_task_id(), place, current::born()))
+    }
+
+    /// Begins a child of which there is nothing to know but its number, place and age, and which no handle owns.
+    #[expect(clippy::type_complexity, reason = "as for those that call it")]
+    #[track_caller]
+    fn spawn_leaf<F>(&self, fut: F, leaf: Leaf) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    where
+        F: Future + Send + 'static,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: Send + 'static,
+    {
+        let node = &self.node;
+        let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { return Err(SpawnError::new(fut)) };
+        let (child, task) = Child::leaf(fut, leaf, ticket);
+        Ok(Task::new(runtime(node).spawn(child), task, fate::policy(node)))
     }
 
     /// Runs a blocking function on Tokio's threads for that, as a child. See [`TaskBuilder::spawn_blocking`].
@@ -297,10 +316,7 @@ where
         F::Output: ChildOutput<E>,
         <F::Output as ChildOutput<E>>::Value: Send + 'static,
     {
-        match self.try_spawn(fut) {
-            Ok(task) => task,
-            Err(closed) => panic!("{closed}"),
-        }
+        begun(self.try_spawn(fut))
     }
 
     /// Begins the child, or gives the future back. See [`Nursery::try_spawn`].
@@ -322,18 +338,16 @@ where
     {
         let node = &self.nursery.node;
         let policy = fate::policy(node);
-        let (child, task) = if self.is_plain() && !policy.handle_owns() {
-            let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { return Err(SpawnError::new(fut)) };
-            Child::leaf(fut, self.leaf(), ticket)
-        } else {
-            let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else { return Err(SpawnError::new(fut)) };
-            let shielded = self.shielded;
-            let frame = self.into_frame(false);
-            if shielded {
-                frame.branch().set_shielded(true);
-            }
-            Child::framed(fut, frame, ticket, None)
-        };
+        if self.is_plain() && !policy.handle_owns() {
+            return self.nursery.spawn_leaf(fut, self.leaf());
+        }
+        let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else { return Err(SpawnError::new(fut)) };
+        let shielded = self.shielded;
+        let frame = self.into_frame(false);
+        if shielded {
+            frame.branch().set_shielded(true);
+        }
+        let (child, task) = Child::framed(fut, frame, ticket, None);
         Ok(Task::new(runtime(node).spawn(child), task, policy))
     }
 
@@ -353,9 +367,7 @@ where
         O::Value: Send + 'static,
     {
         let node = &self.nursery.node;
-        let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else {
-            panic!("{}", SpawnError::new(()));
-        };
+        let ticket = begun(Ticket::at(Arc::clone(node), self.weight()).ok_or_else(|| SpawnError::new(())));
         let abandon = self.abandon;
         let frame = self.into_frame(true);
         let work = blocking::run(runtime(node), Arc::clone(&frame), abandon, work);
@@ -400,6 +412,15 @@ where
 impl<E> fmt::Debug for TaskBuilder<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskBuilder").field("info", &self.info).field("daemon", &self.daemon).finish_non_exhaustive()
+    }
+}
+
+/// The child, unless the nursery had ended.
+#[track_caller]
+fn begun<T, F>(child: Result<T, SpawnError<F>>) -> T {
+    match child {
+        Ok(child) => child,
+        Err(closed) => panic!("{closed}"),
     }
 }
 

@@ -205,6 +205,7 @@ impl<H> LeafSeat<H> {
 /// What a task does with its own place in the list of its nursery.
 impl<H> Node<H> {
     /// The frame that somebody has made for a task. One load as long as nobody else has for any task of the nursery.
+    #[inline]
     pub(crate) fn made_frame(&self, key: TaskKey) -> Option<Arc<Frame<H>>> {
         if !self.has(LOOKED_INTO) {
             return None;
