@@ -98,7 +98,8 @@ impl Branch {
     pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let frame = Frame::of_node(Arc::clone(&self.node), outer.is_some_and(|outer| outer.is_owned()));
         self.node.enter(&current::branch(outer), &frame);
-        *self = Self::entered(&frame, View::None, None);
+        self.entered = true;
+        self.arrive(frame.is_owned());
         frame
     }
 

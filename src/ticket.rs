@@ -77,24 +77,25 @@ impl Ticket {
         let root = CoreNode::around(node).last().unwrap_or_else(|| Arc::clone(node));
         Self::at(root, Weight::Regular)
     }
-
-    /// The part that an owner counts in for itself when it is made.
-    pub(crate) fn first(owner: &Arc<Node>) -> Self {
-        Self { owner: Some(Arc::clone(owner)), weight: Weight::Regular }
-    }
 }
 
 impl<W: Weigh> Drop for Ticket<W> {
     #[inline]
     fn drop(&mut self) {
-        let Some(owner) = &self.owner else { return };
-        let weight = self.weight.weight();
-        let only_daemons = owner.live().is_some_and(|live| {
-            let twice = sabotage::has(Bug::DoubleRelease) && live.release(weight);
-            twice || live.release(weight)
-        });
-        if only_daemons {
-            host::cancel(owner, Cause::new(CauseKind::OnlyDaemons));
+        if let Some(owner) = &self.owner {
+            count_out(owner, self.weight.weight());
         }
+    }
+}
+
+/// Counts out a part of `owner` that was counted in; the first is the body, or a root itself.
+#[inline]
+pub(crate) fn count_out(owner: &Arc<Node>, weight: Weight) {
+    let only_daemons = owner.live().is_some_and(|live| {
+        let twice = sabotage::has(Bug::DoubleRelease) && live.release(weight);
+        twice || live.release(weight)
+    });
+    if only_daemons {
+        host::cancel(owner, Cause::new(CauseKind::OnlyDaemons));
     }
 }

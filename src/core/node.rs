@@ -93,8 +93,10 @@ struct Tree<H> {
 type Link<H> = Option<(Arc<Node<H>>, usize)>;
 
 impl<H> Tree<H> {
-    fn parents(&self) -> impl Iterator<Item = &Arc<Node<H>>> {
-        [&self.parent, &self.outside].into_iter().flatten().map(|(node, _)| node)
+    /// True if `holds` does for one of those that pass their cancel on to this node.
+    fn any_parent(&self, holds: impl Fn(&Node<H>) -> bool) -> bool {
+        let asked = |link: &Link<H>| link.as_ref().is_some_and(|(node, _)| holds(node));
+        asked(&self.parent) || asked(&self.outside)
     }
 }
 
@@ -287,7 +289,7 @@ impl<H> Node<H> {
     /// Invariant 1. The caller holds the lock of `parent`; if this node has moved away from there, somebody else computes it.
     fn recompute(&self, parent: &Self, parent_tree: &Tree<H>, force: usize) -> Look {
         let mut tree = self.tree.lock();
-        if !tree.parents().any(|node| std::ptr::eq(&raw const **node, parent)) {
+        if !tree.any_parent(|node| std::ptr::eq(node, parent)) {
             return Look::Same;
         }
         self.recompute_locked(&mut tree, parent_tree, force)
@@ -297,7 +299,7 @@ impl<H> Node<H> {
     fn recompute_locked(&self, tree: &mut Tree<H>, parent_tree: &Tree<H>, force: usize) -> Look {
         let old = self.bits.load(Ordering::Relaxed);
         let was = old & CANCELLED != 0;
-        let above = tree.parents().any(|node| node.is_cancelled());
+        let above = tree.any_parent(Node::is_cancelled);
         let now = (old | force) & (REQUESTED | LATCHED | PIERCED) != 0 || (old & SHIELDED == 0 && above);
         let flags = if now { CANCELLED } else { 0 } | if above { ABOVE } else { 0 };
         self.bits.store((old & !(CANCELLED | ABOVE)) | force | flags, Ordering::Release);

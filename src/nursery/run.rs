@@ -14,6 +14,7 @@ use super::Nursery;
 use super::fate::{self, Errors, panic_of, report_all};
 use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
+use crate::core::live::Weight;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::core::owner::Owner;
 use crate::core::sabotage::{self, Bug};
@@ -26,7 +27,7 @@ use crate::policy::Policy;
 use crate::region::{Cutting, End, Region};
 use crate::rest::hand_over;
 use crate::seat::Branch;
-use crate::ticket::Ticket;
+use crate::ticket::{Ticket, count_out};
 
 /// Runs `body` with a nursery, and ends when the body and every child have ended.
 ///
@@ -318,7 +319,7 @@ where
         });
         self.stage = Stage::Joining;
         fate::owner(node).end_body();
-        drop(Ticket::first(node));
+        count_out(node, Weight::Regular);
     }
 
     /// Waits for the children. It is never itself the source of a cancel (T45).
@@ -370,7 +371,7 @@ where
         }
         if self.stage == Stage::Body {
             fate::owner(&node).end_body();
-            drop(Ticket::first(&node));
+            count_out(&node, Weight::Regular);
         }
         self.stage = Stage::Over;
         let branch = std::mem::replace(&mut self.branch, Branch::new(Arc::clone(&node)));

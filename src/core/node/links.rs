@@ -26,7 +26,7 @@ impl<H> Node<H> {
             return Look::Same;
         }
         let key = parent_tree.children.insert(Arc::clone(self));
-        let old = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
+        let (from, outside) = (tree.parent.replace((Arc::clone(parent), key)), tree.outside.take());
         let absorber = tree.absorber.take();
         if let Some(region) = region {
             tree.region = Some(Arc::clone(region));
@@ -38,16 +38,16 @@ impl<H> Node<H> {
         if self.unwinds() {
             self.forget_absorbers();
         }
-        Self::forget(old);
+        Self::forget(from);
+        Self::forget(outside);
         look
     }
 
-    /// Takes a node out of the lists of those that were its parents.
-    fn forget((parent, outside): (Link<H>, Link<H>)) {
-        for (parent, key) in parent.into_iter().chain(outside) {
-            let child = parent.tree.lock().children.try_remove(key);
-            drop(child);
-        }
+    /// Takes a node out of the list of one that was its parent.
+    fn forget(link: Link<H>) {
+        let Some((parent, key)) = link else { return };
+        let child = parent.tree.lock().children.try_remove(key);
+        drop(child);
     }
 
     /// Links a node that was not linked yet, together with the frame of its region.
@@ -97,13 +97,14 @@ impl<H> Node<H> {
             self.give_up_children();
             tree = self.tree.lock();
         }
-        let old = (tree.parent.take(), tree.outside.take());
+        let (parent, outside) = (tree.parent.take(), tree.outside.take());
         // In one step: whoever looks for an owner finds the link or the way out.
-        tree.left = old.0.as_ref().map(|(parent, _)| Arc::clone(parent));
+        tree.left = parent.as_ref().map(|(parent, _)| Arc::clone(parent));
         let (region, absorber, husks) = (tree.region.take(), tree.absorber.take(), tree.tasks.take_husks());
         drop(tree);
         drop((region, absorber, husks));
-        Self::forget(old);
+        Self::forget(parent);
+        Self::forget(outside);
     }
 
     fn give_up_children(self: &Arc<Self>) {
