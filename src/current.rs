@@ -356,7 +356,7 @@ fn make(grows: bool) {
     for depth in first.. {
         let Some((sketch, outer)) = around(|around| around.begin(depth)).flatten() else { return };
         // No borrow is held: a place that is made may cancel, wake and report.
-        let frame = sketch.make(outer.as_ref(), None);
+        let frame = sketch.make(outer.as_ref());
         around(|around| around.put(depth, &frame)).unwrap_or_default();
     }
 }

@@ -117,7 +117,7 @@ impl<F: Future> Placed<F> {
         let (poll, made) = this.region.as_mut().poll_planned(inside, cx);
         let frame = match made {
             Draft::Made(frame) => Some(frame),
-            Draft::Sketch(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref(), Some(cx.waker()))),
+            Draft::Sketch(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref())),
             // Nothing inside has asked, and it needs none any more.
             Draft::Sketch(_) | Draft::Begun => None,
         };
@@ -125,7 +125,8 @@ impl<F: Future> Placed<F> {
         let branch = frame.as_ref().map(|frame| plan.settle(frame));
         *this.place = branch.filter(|_| poll.is_pending()).map_or(Place::Gone, Place::Made);
         let (Place::Made(branch), Some(frame)) = (this.place, frame) else { return poll };
-        this.region.enter_pending(frame, cx.waker());
+        this.region.as_mut().enter(frame);
+        this.region.arm(cx.waker());
         branch.stay(cx)
     }
 }

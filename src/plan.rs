@@ -152,7 +152,7 @@ impl Plan {
         }
         let now = clock::now();
         let node = self.node.take().unwrap_or_else(|| self.sketch.new_node(Some(&parent), now));
-        let frame = enter(node, &parent, outer, None, now);
+        let frame = enter(node, &parent, outer, now);
         (self.settle(&frame), frame)
     }
 
@@ -201,11 +201,11 @@ impl Sketch {
         node
     }
 
-    /// Makes the place inside `outer`, armed if its first poll is over.
-    pub(crate) fn make(self, outer: Option<&Arc<Frame>>, waker: Option<&Waker>) -> Arc<Frame> {
+    /// Makes the place inside `outer`.
+    pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         let parent = current::branch(outer);
-        let frame = enter(self.new_node(Some(&parent), now), &parent, outer, waker, now);
+        let frame = enter(self.new_node(Some(&parent), now), &parent, outer, now);
         // After the link: who looks meanwhile finds it twice rather than nowhere.
         if let (Some(number), Some(host)) = (self.unmade, parent.host()) {
             host.unmade.remove(number);
@@ -229,18 +229,12 @@ impl Sketch {
 }
 
 /// Links a node below `parent`, with the frame of its region.
-fn enter(
-    node: Arc<Node>,
-    parent: &Arc<Node>,
-    outer: Option<&Arc<Frame>>,
-    waker: Option<&Waker>,
-    now: Ticks,
-) -> Arc<Frame> {
+fn enter(node: Arc<Node>, parent: &Arc<Node>, outer: Option<&Arc<Frame>>, now: Ticks) -> Arc<Frame> {
     if node.deadline().is_some() {
         // A panic after the link would leave the node in the tree, with nobody who takes it out.
         parent.host().into_iter().for_each(|host| deadline::demand_timer(host));
     }
-    let frame = Frame::of_node_armed(node, outer.is_some_and(|outer| outer.is_owned()), waker.cloned());
+    let frame = Frame::of_node(node, outer.is_some_and(|outer| outer.is_owned()));
     frame.node().enter(parent, &frame);
     deadline::begin(frame.node(), now);
     frame

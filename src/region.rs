@@ -134,14 +134,9 @@ impl<F> Region<F> {
         self.entry.frame()
     }
 
-    /// Binds the region to its frame after its first poll, and makes sure that a cancel wakes the task. The frame may be armed already.
-    pub(crate) fn enter_pending(self: Pin<&mut Self>, frame: Arc<Frame>, waker: &Waker) {
-        if !frame.is_armed() {
-            frame.arm(waker);
-        }
-        let entry = self.project().entry;
-        entry.slot = Some(Current::at(frame));
-        entry.is_armed_by(waker);
+    /// Makes sure that a cancel wakes the task.
+    pub(crate) fn arm(self: Pin<&mut Self>, waker: &Waker) {
+        self.project().entry.arm(waker);
     }
 
     /// Drops the future where it stands. A panic in a destructor is handed back.
@@ -390,16 +385,13 @@ impl Entry {
     }
 
     fn arm_anew(&mut self, waker: &Waker) {
-        self.frame().into_iter().for_each(|frame| frame.arm(waker));
-        self.is_armed_by(waker);
-    }
-
-    /// The frame has this waker now. A cancel that came before it has woken nobody.
-    fn is_armed_by(&mut self, waker: &Waker) {
         let Some(current) = &mut self.slot else { return };
+        let Some(frame) = current.frame() else { return };
+        frame.arm(waker);
+        let is_cancelled = frame.is_cancelled();
         current.polled_by = WakerId::of(waker);
         self.armed = true;
-        if current.frame().is_some_and(|frame| frame.is_cancelled()) != self.saw_cancel {
+        if is_cancelled != self.saw_cancel {
             waker.wake_by_ref();
         }
     }

@@ -97,12 +97,7 @@ pub(crate) enum Verdict {
 impl<H> Frame<H> {
     /// A frame that is judged by a node of its own.
     pub(crate) fn of_node(node: Arc<Node<H>>, owned: bool) -> Arc<Self> {
-        Self::of_node_armed(node, owned, None)
-    }
-
-    /// The same, [armed](Self::arm) from the start if there is a waker.
-    pub(crate) fn of_node_armed(node: Arc<Node<H>>, owned: bool, waker: Option<Waker>) -> Arc<Self> {
-        Arc::new(Self::new(Under::Node(node), owned, None).with_waker(waker))
+        Arc::new(Self::new(Under::Node(node), owned, None))
     }
 
     /// A region inside another frame that is judged by the same node.
@@ -127,8 +122,11 @@ impl<H> Frame<H> {
     /// A task that was a leaf of its nursery until now; its waker goes along.
     pub(super) fn of_leaf(home: Arc<Node<H>>, leaf: &mut Leaf) -> Arc<Self> {
         let owned = home.is_owned();
-        let frame = Self::new(Under::Task { home, own: OnceLock::new() }, owned, Some(leaf.describe()));
-        Arc::new(frame.with_waker(leaf.take_waker()))
+        let mut frame = Self::new(Under::Task { home, own: OnceLock::new() }, owned, Some(leaf.describe()));
+        let waker = leaf.take_waker();
+        frame.armed = AtomicBool::new(waker.is_some());
+        frame.state = Mutex::new(State { waker, ..State::default() });
+        Arc::new(frame)
     }
 
     fn new(under: Under<H>, owned: bool, task: Option<TaskInfo>) -> Self {
@@ -140,11 +138,6 @@ impl<H> Frame<H> {
             armed: AtomicBool::new(false),
             state: Mutex::new(State::default()),
         }
-    }
-
-    fn with_waker(self, waker: Option<Waker>) -> Self {
-        let armed = AtomicBool::new(waker.is_some());
-        Self { armed, state: Mutex::new(State { waker, ..State::default() }), ..self }
     }
 
     /// The node that judges this frame now.

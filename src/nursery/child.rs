@@ -104,13 +104,16 @@ where
             End::Panicked(payload) => Ended::Panicked(payload),
         };
         Poll::Ready(match place.take() {
-            Some(place) => place.end(end, (size_of::<Self>() <= HUSK_BYTES_MAX).then(|| cx.waker())),
+            Some(place) => {
+                let size = size_of::<Self>().max(size_of::<Self::Output>());
+                place.end(end, (size <= HUSK_BYTES_MAX).then(|| cx.waker()))
+            }
             None => Outcome::Lost,
         })
     }
 }
 
-/// A child that takes more is freed at its end, wherever that is: what nurseries keep is small.
+/// A child that takes more, or whose outcome does, is freed at its end, wherever that is: what nurseries keep is small.
 const HUSK_BYTES_MAX: usize = 1024;
 
 fn has_workers(node: &Node) -> bool {
@@ -249,7 +252,7 @@ impl<E: fmt::Display> Place<E> {
 
     /// Takes the child out of the tree. True if its handle is gone. `husk`: what keeps its memory.
     fn leave(&self, was_cut: bool, husk: Option<&Waker>) -> bool {
-        // On one thread all is freed where it was allocated.
+        // Where one thread polls all, nearly all is freed where it was allocated.
         let husk = || husk.filter(|_| !fate::owner(self.home()).borrows && has_workers(self.home()));
         let end = |frame: &Arc<Frame>| {
             frame.task().filter(|_| was_cut).into_iter().for_each(TaskInfo::cut);
@@ -303,12 +306,13 @@ mod tests {
     }
 
     /// Of how many tasks memory is kept after 100 have been alive at once.
-    async fn kept<const SIZE: usize>(n: Nursery<Infallible>) -> usize {
+    async fn kept<const SIZE: usize, const OUTCOME: usize>(n: Nursery<Infallible>) -> usize {
         let gate = Arc::new(Semaphore::new(0));
         let child = |gate: Arc<Semaphore>| async move {
-            let large = [0; SIZE];
+            let large = [0_u8; SIZE];
             drop(gate.acquire().await);
             assert_eq!(black_box(&large).len(), SIZE);
+            Ok([0_u8; OUTCOME])
         };
         let tasks: Vec<_> = (0..100).map(|_| n.spawn(child(Arc::clone(&gate)))).collect();
         gate.add_permits(1);
@@ -320,13 +324,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn where_tasks_end_on_other_threads_the_memory_of_small_ones_is_kept() {
-        assert_eq!(nursery(|n| async move { Ok(kept::<0>(n).await) }).await.unwrap(), 64);
-        assert_eq!(nursery(|n| async move { Ok(kept::<1025>(n).await) }).await.unwrap(), 0);
+        assert_eq!(nursery(|n| async move { Ok(kept::<0, 0>(n).await) }).await.unwrap(), 64);
+        assert_eq!(nursery(|n| async move { Ok(kept::<1025, 0>(n).await) }).await.unwrap(), 0);
+        assert_eq!(nursery(|n| async move { Ok(kept::<0, 1025>(n).await) }).await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn where_all_tasks_end_on_one_thread_none_is_kept() {
-        assert_eq!(nursery(|n| async move { Ok(kept::<0>(n).await) }).await.unwrap(), 0);
+        assert_eq!(nursery(|n| async move { Ok(kept::<0, 0>(n).await) }).await.unwrap(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,6 +19,7 @@ pub use run::{NurseryRun, nursery};
 pub use start::{Start, Started};
 
 use crate::blocking::{self, BlockingCx};
+use crate::clock::Ticks;
 use crate::core::live::Weight;
 use crate::core::node::{Info, Kind, Leaf};
 use crate::core::task::{Status, TaskInfo, Traits};
@@ -105,13 +106,18 @@ where
         if fate::policy(&self.node).handle_owns() {
             return self.task_at(place).try_spawn(fut);
         }
-        self.spawn_leaf(fut, Leaf::new(host::next_task_id(), place, current::born()))
+        self.spawn_leaf(fut, place, current::born())
     }
 
     /// Begins a child of which there is nothing to know but its number, place and age, and which no handle owns.
     #[expect(clippy::type_complexity, reason = "as for those that call it")]
     #[track_caller]
-    fn spawn_leaf<F>(&self, fut: F, leaf: Leaf) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    fn spawn_leaf<F>(
+        &self,
+        fut: F,
+        place: &'static Location<'static>,
+        born: Ticks,
+    ) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
     where
         F: Future + Send + 'static,
         F::Output: ChildOutput<E>,
@@ -119,7 +125,7 @@ where
     {
         let node = &self.node;
         let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { return Err(SpawnError::new(fut)) };
-        let (child, task) = Child::leaf(fut, leaf, ticket);
+        let (child, task) = Child::leaf(fut, Leaf::new(host::next_task_id(), place, born), ticket);
         Ok(Task::new(runtime(node).spawn(child), task, fate::policy(node)))
     }
 
@@ -339,7 +345,7 @@ where
         let node = &self.nursery.node;
         let policy = fate::policy(node);
         if self.is_plain() && !policy.handle_owns() {
-            return self.nursery.spawn_leaf(fut, self.leaf());
+            return self.nursery.spawn_leaf(fut, self.info.place, self.info.born);
         }
         let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else { return Err(SpawnError::new(fut)) };
         let shielded = self.shielded;
@@ -397,10 +403,6 @@ where
         info.name.get().is_none() && !daemon && !shielded && status.is_none()
     }
 
-    fn leaf(&self) -> Leaf {
-        Leaf::new(host::next_task_id(), self.info.place, self.info.born)
-    }
-
     fn into_frame(self, blocking: bool) -> Arc<Frame> {
         let traits = Traits { blocking, daemon: self.daemon };
         let task = TaskInfo::new(host::next_task_id(), self.info, traits).with_status(self.status);
@@ -415,7 +417,7 @@ impl<E> fmt::Debug for TaskBuilder<'_, E> {
     }
 }
 
-/// The child, unless the nursery had ended.
+/// What a nursery has let in; a panic if it had ended.
 #[track_caller]
 fn begun<T, F>(child: Result<T, SpawnError<F>>) -> T {
     match child {

@@ -250,13 +250,7 @@ impl<H> Node<H> {
     /// Lists a task that has not begun; gives its place, and what others know it by.
     pub(crate) fn add_leaf(self: &Arc<Self>, leaf: Leaf) -> (TaskKey, Member<H>) {
         let Leaf { id, place, born, .. } = leaf;
-        let mut tree = self.tree.lock();
-        let key = TaskKey::of(tree.tasks.insert(Listed::Leaf(leaf)));
-        if tree.tasks.has_husks() {
-            free_some(tree)
-        } else {
-            drop(tree)
-        }
+        let key = self.list(Listed::Leaf(leaf));
         (key, Member::Leaf(LeafRef { home: Arc::clone(self), key, id, place, born }))
     }
 
@@ -275,7 +269,17 @@ impl<H> Node<H> {
     }
 
     pub(crate) fn add_task(&self, frame: &Arc<Frame<H>>) -> TaskKey {
-        TaskKey::of(self.tree.lock().tasks.insert(Listed::Frame(Arc::clone(frame))))
+        self.list(Listed::Frame(Arc::clone(frame)))
+    }
+
+    #[inline]
+    fn list(&self, listed: Listed<H>) -> TaskKey {
+        let mut tree = self.tree.lock();
+        let key = TaskKey::of(tree.tasks.insert(listed));
+        if tree.tasks.has_husks() {
+            free_some(tree);
+        }
+        key
     }
 
     /// Takes a task out; gives the frame that it had. `husk` gives its waker, if the memory that this keeps is for whoever spawns next; it
@@ -287,7 +291,8 @@ impl<H> Node<H> {
     ) -> Option<Arc<Frame<H>>> {
         let mut tree = self.tree.lock();
         let mut listed = tree.tasks.remove(key.get());
-        if tree.tasks.has_room_for_husk() {
+        // After the end of the nursery nobody would free it for long.
+        if tree.left.is_none() && tree.tasks.has_room_for_husk() {
             if let Some(husk) = husk() {
                 tree.tasks.keep_husk(listed.take_waker().unwrap_or_else(|| husk.clone()));
             }
@@ -373,6 +378,27 @@ mod tests {
         let waker = Waker::from(Arc::clone(&memory));
         let nursery = nursery(64, 64, &waker);
         assert_eq!((Arc::strong_count(&memory), nursery.inside().1.len()), (2, 0));
+    }
+
+    #[test]
+    fn after_the_end_of_a_nursery_nothing_is_kept() {
+        let waker = Waker::from(Arc::new(Memory));
+        let nursery = nursery(100, 0, &waker);
+        nursery.detach();
+        assert!(nursery.remove_task(TaskKey::of(7), || Some(&waker)).is_none());
+        assert_eq!(nursery.husks(), 0);
+    }
+
+    #[test]
+    fn a_task_with_a_frame_leaves_and_frees_as_others_do() {
+        let waker = Waker::from(Arc::new(Memory));
+        let nursery = nursery(100, 10, &waker);
+        let task = |id| Leaf::new(id, Location::caller(), 0).describe();
+        let frame = Frame::of_task(Arc::clone(&nursery), true, task(1000));
+        let key = nursery.add_task(&frame);
+        assert_eq!(nursery.husks(), 6);
+        assert!(nursery.remove_task(key, || Some(&waker)).is_some());
+        assert_eq!(nursery.husks(), 7);
     }
 
     #[test]

@@ -22,9 +22,9 @@ pub(super) struct Tasks<T> {
 struct More<T> {
     chunks: Vec<Slab<T>>,
     holes: Vec<usize>,
-    /// Wakers of tasks that have ended. Each keeps the memory of its task, and nothing else of it, for the thread that spawns the next:
-    /// it allocates, and what is freed on the thread that allocates is cheap. Freed by another one, as a worker that has stolen a
-    /// task would, each takes a lock of the heap that the one who allocates waits for.
+    /// Wakers of tasks that have ended. Each keeps the memory of its task, whose future and outcome are gone, for the thread that spawns
+    /// the next: it allocates, and what is freed on the thread that allocates is cheap. Freed by another one, as by a worker that
+    /// has stolen a task, each takes a lock of the heap that the one who allocates waits for.
     husks: Vec<Waker>,
 }
 
