@@ -311,7 +311,7 @@ mod tests {
         let child = |gate: Arc<Semaphore>| async move {
             let large = [0_u8; SIZE];
             drop(gate.acquire().await);
-            assert_eq!(black_box(&large).len(), SIZE);
+            black_box(large);
             Ok([0_u8; OUTCOME])
         };
         let tasks: Vec<_> = (0..100).map(|_| n.spawn(child(Arc::clone(&gate)))).collect();

@@ -22,8 +22,8 @@ pub(super) struct Tasks<T> {
 struct More<T> {
     chunks: Vec<Slab<T>>,
     holes: Vec<usize>,
-    /// Wakers of tasks that have ended. Each keeps the memory of its task, whose future and outcome are gone, for the thread that spawns
-    /// the next: it allocates, and what is freed on the thread that allocates is cheap. Freed by another one, as by a worker that
+    /// Wakers of tasks that have ended. Each keeps the memory of its task, whose future is gone and whose outcome is its handle's, for the
+    /// thread that spawns the next: it allocates, and what is freed on the thread that allocates is cheap. Freed by another one, as by a worker that
     /// has stolen a task, each takes a lock of the heap that the one who allocates waits for.
     husks: Vec<Waker>,
 }
