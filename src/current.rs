@@ -1,5 +1,7 @@
 //! The frame that this thread is polling right now.
 
+mod plant;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::mem;
@@ -11,9 +13,10 @@ use crate::core::cause::Cause;
 use crate::core::frame::{Track, WakerId};
 use crate::core::node::TaskKey;
 use crate::core::task::TaskInfo;
-use crate::host::{self, Frame, LeafSeat, Node};
+use crate::host::{self, BudSeat, Frame, LeafSeat, Node};
 use crate::plan::Sketch;
 use crate::ticket::{Regular, Ticket};
+use plant::plant;
 
 /// What futures of ours find out about the place in which they are polled.
 pub(crate) struct Current {
@@ -28,14 +31,17 @@ pub(crate) struct Current {
 pub(crate) enum Spot {
     /// A task that nothing has looked into.
     Leaf(LeafSeat),
+    /// A region that nothing has looked into.
+    Bud(BudSeat),
     Frame(Arc<Frame>),
 }
 
 impl Spot {
-    /// The node that judges it; that of its nursery, for a task without a frame.
+    /// The node that judges it; that around it, if it has none.
     fn node(&self) -> &Arc<Node> {
         match self {
             Self::Leaf(leaf) => leaf.home(),
+            Self::Bud(bud) => bud.frame().map_or(bud.home(), |frame| frame.node()),
             Self::Frame(frame) => frame.node(),
         }
     }
@@ -43,6 +49,7 @@ impl Spot {
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Leaf(leaf) => leaf.is_cancelled(),
+            Self::Bud(bud) => bud.is_cancelled(),
             Self::Frame(frame) => frame.is_cancelled(),
         }
     }
@@ -50,6 +57,7 @@ impl Spot {
     fn is_owned(&self) -> bool {
         match self {
             Self::Leaf(leaf) => leaf.home().is_owned(),
+            Self::Bud(bud) => bud.is_owned(),
             Self::Frame(frame) => frame.is_owned(),
         }
     }
@@ -65,20 +73,36 @@ impl Current {
         Self { spot, polled_by: WakerId::of(Waker::noop()), track: None }
     }
 
-    /// None for a task that nothing has looked into.
+    /// None for what nothing has looked into.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
         match &self.spot {
             Spot::Leaf(_) => None,
+            Spot::Bud(bud) => bud.frame(),
             Spot::Frame(frame) => Some(frame),
         }
     }
 
-    /// Makes the frame of a task that has none.
+    /// What it was planted as.
+    pub(crate) fn bud(&self) -> Option<&BudSeat> {
+        match &self.spot {
+            Spot::Bud(bud) => Some(bud),
+            Spot::Leaf(_) | Spot::Frame(_) => None,
+        }
+    }
+
+    pub(crate) fn into_bud(self) -> Option<BudSeat> {
+        match self.spot {
+            Spot::Bud(bud) => Some(bud),
+            Spot::Leaf(_) | Spot::Frame(_) => None,
+        }
+    }
+
+    /// Makes the frame of what has none.
     fn grow(&mut self) {
-        if let Spot::Leaf(leaf) = &self.spot {
-            if let Some(frame) = leaf.grow() {
-                self.spot = Spot::Frame(frame);
-            }
+        match &mut self.spot {
+            Spot::Leaf(leaf) => leaf.grow().into_iter().for_each(|frame| self.spot = Spot::Frame(frame)),
+            Spot::Bud(bud) if bud.frame().is_none() => bud.grow(),
+            Spot::Bud(_) | Spot::Frame(_) => {}
         }
     }
 }
@@ -98,7 +122,22 @@ pub(crate) enum Draft {
     Sketch(Sketch),
     /// It could not be made.
     Begun,
+    /// A region inside has planted it as a bud.
+    Planted(Current),
     Made(Arc<Frame>),
+}
+
+impl Draft {
+    /// The place of a region that waits.
+    pub(crate) fn keep(self, waker: &Waker) -> Self {
+        match self {
+            Self::Sketch(sketch) => match plant(sketch, waker) {
+                Ok(current) => Self::Planted(current),
+                Err(sketch) => Self::Made(sketch.make(frame().as_ref())),
+            },
+            Self::Begun | Self::Planted(_) | Self::Made(_) => self,
+        }
+    }
 }
 
 /// What is around the code that runs here.
@@ -205,6 +244,7 @@ impl<'a> EnterLeaf<'a> {
         let (home, frame) = match self.slot.take()?.spot {
             Spot::Leaf(leaf) => (leaf.into_home(), None),
             Spot::Frame(frame) => (Arc::clone(frame.home()), Some(frame)),
+            Spot::Bud(_) => unreachable!("a task is no bud"),
         };
         self.ticket.give_back(home);
         frame
@@ -250,6 +290,7 @@ impl EnterPlanned {
             Some((mem::replace(&mut around.current, outer), sketch))
         });
         match level.flatten() {
+            Some((Some(current @ Current { spot: Spot::Bud(_), .. }), _)) => Draft::Planted(current),
             Some((Some(Current { spot: Spot::Frame(frame), .. }), _)) => Draft::Made(frame),
             Some((None, Some(sketch))) => Draft::Sketch(sketch),
             Some((Some(_), _) | (None, None)) | None => Draft::Begun,
@@ -284,13 +325,22 @@ impl Around {
         self.current.is_none() && self.levels.is_empty()
     }
 
-    /// Makes the frame of the task around the level at `depth`, or around this code.
+    /// Makes the frame of what is around the level at `depth`, or around this code.
     fn grow(&mut self, depth: Option<usize>) {
-        let outer = match depth {
+        self.outer(depth).into_iter().for_each(Current::grow);
+    }
+
+    /// The same for a task only.
+    fn grow_task(&mut self, depth: Option<usize>) {
+        let is_task = |current: &&mut Current| matches!(current.spot, Spot::Leaf(_));
+        self.outer(depth).filter(is_task).into_iter().for_each(Current::grow);
+    }
+
+    fn outer(&mut self, depth: Option<usize>) -> Option<&mut Current> {
+        match depth {
             Some(depth) => self.levels.get_mut(depth).and_then(|level| level.outer.as_mut()),
             None => self.current.as_mut(),
-        };
-        outer.into_iter().for_each(Current::grow);
+        }
     }
 
     /// The outermost of the innermost levels that are only planned; none if the current frame is made.
@@ -306,9 +356,9 @@ impl Around {
         Some((level.sketch.take()?, outer))
     }
 
-    fn put(&mut self, depth: usize, frame: &Arc<Frame>) {
+    fn put(&mut self, depth: usize, spot: Spot) {
         let polled_by = self.levels[depth].polled_by;
-        let made = Some(Current { polled_by, ..Current::at(Arc::clone(frame)) });
+        let made = Some(Current { polled_by, ..Current::new(spot) });
         match self.levels.get_mut(depth + 1) {
             Some(inner) => inner.outer = made,
             None => self.current = made,
@@ -357,7 +407,7 @@ fn make(grows: bool) {
         let Some((sketch, outer)) = around(|around| around.begin(depth)).flatten() else { return };
         // No borrow is held: a place that is made may cancel, wake and report.
         let frame = sketch.make(outer.as_ref());
-        around(|around| around.put(depth, &frame)).unwrap_or_default();
+        around(|around| around.put(depth, Spot::Frame(frame))).unwrap_or_default();
     }
 }
 

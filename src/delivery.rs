@@ -62,6 +62,7 @@ impl Future for Checkpoint {
         let ends_here = current::with_spot(|spot| match spot {
             Some(Spot::Frame(frame)) => frame.is_cancelled() && !frame.is_held(),
             Some(Spot::Leaf(leaf)) => leaf.is_cancelled(),
+            Some(Spot::Bud(bud)) => bud.is_cancelled(),
             None => false,
         });
         if std::mem::replace(&mut self.yielded, true) && !ends_here {

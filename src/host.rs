@@ -25,6 +25,8 @@ pub(crate) type Node = nodes::Node<Host>;
 pub(crate) type Frame = frames::Frame<Host>;
 pub(crate) type Hold = frames::Hold<Host>;
 pub(crate) type LeafSeat = nodes::LeafSeat<Host>;
+pub(crate) type Bud = nodes::Bud<Host>;
+pub(crate) type BudSeat = nodes::BudSeat<Host>;
 pub(crate) type Member = nodes::Member<Host>;
 type Crowd = nodes::Crowd<Host>;
 

@@ -7,19 +7,22 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use crate::core::node::Kind;
 use crate::current::{self, Draft, EnterPlanned};
 use crate::host::{Frame, Node};
 use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
 use crate::seat::Branch;
+use crate::shield;
+use crate::ticket::Ticket;
 
 pin_project! {
     /// A future that is a scope, a shield or a catch point.
     ///
     /// # Invariants
     ///
-    /// 1. The place is made at the latest when a poll ends pending, so whatever waits is in the tree, armed, and holds what is around
-    ///    it. What ends in its first poll costs no node.
+    /// 1. Whatever waits is in the tree from the end of its first poll on: as a bud, until something looks into it, or as a node, armed,
+    ///    and holding what is around it. What ends in its first poll costs neither.
     /// 2. A region that has ended has left the tree before its end is given on.
     pub(crate) struct Placed<F> {
         #[pin]
@@ -30,6 +33,13 @@ pin_project! {
 
 enum Place {
     Planned(Plan),
+    /// It waits, and nothing has looked into it.
+    Bud {
+        /// Of a shield in a task that nobody waits for.
+        ticket: Option<Ticket>,
+        /// The task that polls it, if nothing of ours is around it.
+        task: Option<tokio::task::Id>,
+    },
     Made(Branch),
     /// The region has ended, or is in its first poll.
     Gone,
@@ -44,22 +54,27 @@ impl<F> Placed<F> {
     pub(crate) fn plan(&mut self) -> Option<&mut Plan> {
         match &mut self.place {
             Place::Planned(plan) => Some(plan),
-            Place::Made(_) | Place::Gone => None,
+            Place::Bud { .. } | Place::Made(_) | Place::Gone => None,
         }
+    }
+
+    /// True until the first poll.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.place, Place::Planned(_))
     }
 
     pub(crate) fn plan_pinned(self: Pin<&mut Self>) -> Option<&mut Plan> {
         match self.project().place {
             Place::Planned(plan) => Some(plan),
-            Place::Made(_) | Place::Gone => None,
+            Place::Bud { .. } | Place::Made(_) | Place::Gone => None,
         }
     }
 
-    /// The place, from the end of the first poll to the end.
+    /// The place of what has a node.
     pub(crate) fn branch(&self) -> Option<&Branch> {
         match &self.place {
             Place::Made(branch) => Some(branch),
-            Place::Planned(_) | Place::Gone => None,
+            Place::Planned(_) | Place::Bud { .. } | Place::Gone => None,
         }
     }
 
@@ -70,7 +85,17 @@ impl<F> Placed<F> {
     pub(crate) fn branch_pinned(self: Pin<&mut Self>) -> Option<&mut Branch> {
         match self.project().place {
             Place::Made(branch) => Some(branch),
-            Place::Planned(_) | Place::Gone => None,
+            Place::Planned(_) | Place::Bud { .. } | Place::Gone => None,
+        }
+    }
+
+    /// Makes a node of a bud.
+    pub(crate) fn grow(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        let Place::Bud { ticket, .. } = this.place else { return };
+        if let Some((frame, hold)) = this.region.as_mut().grow() {
+            *this.place = Place::Made(Branch::grown(&frame, hold, ticket.take()));
+            this.region.enter(frame);
         }
     }
 
@@ -88,6 +113,12 @@ impl<F> Placed<F> {
 impl<F: Future> Placed<F> {
     /// Polls the future in its place. After the end it stays pending.
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        if let Place::Bud { task, .. } = self.place {
+            match self.as_mut().project().region.poll_bud(task, cx) {
+                Some(poll) => return self.end_poll_of_bud(poll, cx),
+                None => self.as_mut().come(),
+            }
+        }
         let this = self.as_mut().project();
         let Place::Made(branch) = this.place else { return self.poll_new(cx) };
         let poll = this.region.poll_at(branch, cx);
@@ -95,6 +126,34 @@ impl<F: Future> Placed<F> {
             *this.place = Place::Gone;
         }
         poll
+    }
+
+    fn end_poll_of_bud<T>(mut self: Pin<&mut Self>, poll: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        if self.region.frame().is_some() {
+            // Something inside has asked for it.
+            self.as_mut().grow();
+        }
+        let this = self.project();
+        if poll.is_ready() {
+            this.region.leave();
+            *this.place = Place::Gone;
+            return poll;
+        }
+        let Place::Made(branch) = this.place else { return Poll::Pending };
+        this.region.arm(cx.waker());
+        branch.stay(cx)
+    }
+
+    /// Makes a node of a bud that may have moved.
+    fn come(mut self: Pin<&mut Self>) {
+        self.as_mut().grow();
+        let this = self.project();
+        if let (Place::Made(branch), Some(frame)) = (this.place, this.region.frame()) {
+            branch.come(frame);
+            if branch.node.info.kind == Kind::Shield {
+                shield::watch(branch);
+            }
+        }
     }
 
     fn poll_new(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
@@ -112,16 +171,23 @@ impl<F: Future> Placed<F> {
         poll
     }
 
-    fn poll_planned(self: Pin<&mut Self>, inside: EnterPlanned, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let mut this = self.project();
-        let (poll, made) = this.region.as_mut().poll_planned(inside, cx);
-        let frame = match made {
+    fn poll_planned(mut self: Pin<&mut Self>, inside: EnterPlanned, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
+        let mut this = self.as_mut().project();
+        let (poll, mut draft) = this.region.as_mut().poll_planned(inside, cx);
+        if poll.is_pending() {
+            draft = draft.keep(cx.waker());
+        }
+        let Place::Planned(plan) = this.place else { return poll };
+        let frame = match draft {
             Draft::Made(frame) => Some(frame),
-            Draft::Sketch(sketch) if poll.is_pending() => Some(sketch.make(current::frame().as_ref())),
+            Draft::Planted(current) => {
+                *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task() };
+                this.region.stay(current);
+                return self.end_poll_of_bud(poll, cx);
+            }
             // Nothing inside has asked, and it needs none any more.
             Draft::Sketch(_) | Draft::Begun => None,
         };
-        let Place::Planned(plan) = this.place else { return poll };
         let branch = frame.as_ref().map(|frame| plan.settle(frame));
         *this.place = branch.filter(|_| poll.is_pending()).map_or(Place::Gone, Place::Made);
         let (Place::Made(branch), Some(frame)) = (this.place, frame) else { return poll };

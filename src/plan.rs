@@ -13,9 +13,10 @@ use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::counted::{Counted, Number};
 use crate::current::{self, EnterPlanned};
 use crate::deadline;
-use crate::host::{Frame, Node};
+use crate::host::{Bud, Frame, Node};
 use crate::seat::{Branch, View};
 use crate::shield::Budget;
+use crate::ticket::Ticket;
 
 /// What a region that was not polled yet will be.
 pub(crate) struct Plan {
@@ -24,8 +25,6 @@ pub(crate) struct Plan {
     node: OnceLock<Arc<Node>>,
     /// Until the first poll.
     timeout: Option<Duration>,
-    /// That of a shield.
-    budget: Budget,
     view: View,
     /// Of a shield in a task that nobody waits for, from its first poll on.
     counted: Option<Box<Counted>>,
@@ -39,6 +38,8 @@ pub(crate) struct Sketch {
     name: Option<Arc<str>>,
     shielded: bool,
     finalizer: bool,
+    /// That of a shield.
+    budget: Budget,
     /// The first tick is as good as the second.
     deadline: Option<NonZero<Ticks>>,
     /// By which it is named until it has a node, if it is counted before.
@@ -54,8 +55,9 @@ impl Plan {
     /// A region that reports name another place than the one that makes it.
     pub(crate) fn at(place: &'static Location<'static>, kind: Kind) -> Self {
         let shielded = kind == Kind::Shield;
-        let sketch = Sketch { kind, place, name: None, shielded, finalizer: false, deadline: None, unmade: None };
-        Self { sketch, node: OnceLock::new(), timeout: None, budget: Budget::Default, view: View::None, counted: None }
+        let (budget, deadline, unmade) = (Budget::Default, None, None);
+        let sketch = Sketch { kind, place, name: None, shielded, finalizer: false, budget, deadline, unmade };
+        Self { sketch, node: OnceLock::new(), timeout: None, view: View::None, counted: None }
     }
 
     /// A part that sees through a shield.
@@ -102,7 +104,7 @@ impl Plan {
     }
 
     pub(crate) fn set_budget(&mut self, budget: Budget) {
-        self.budget = budget;
+        self.sketch.budget = budget;
     }
 
     /// The node, made now if it was not: somebody wants a handle on it.
@@ -156,12 +158,17 @@ impl Plan {
         (self.settle(&frame), frame)
     }
 
+    /// What keeps it counted, once it is in the tree.
+    pub(crate) fn counted(&mut self) -> Option<Ticket> {
+        self.counted.take().and_then(|counted| counted.into_ticket())
+    }
+
     /// Gives a place that was made its seat, and lets the budget watch.
     pub(crate) fn settle(&mut self, frame: &Arc<Frame>) -> Branch {
         let view = std::mem::replace(&mut self.view, View::None);
-        let branch = Branch::entered(frame, view, self.counted.take().and_then(|counted| counted.into_ticket()));
+        let branch = Branch::entered(frame, view, self.counted());
         if branch.node.info.kind == Kind::Shield {
-            self.budget.attach(&branch);
+            self.sketch.budget.attach(&branch);
         }
         branch
     }
@@ -177,6 +184,25 @@ impl Sketch {
     pub(crate) fn may_wait(&self, is_cancelled: impl FnOnce() -> bool) -> bool {
         // A poll that begins with the cancel visible is judged as any other.
         self.shielded || !is_cancelled()
+    }
+
+    /// True if it is told all that it has to know by what is around it.
+    pub(crate) fn may_be_bud(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// What is listed in `home` for it, until it needs a node.
+    pub(crate) fn bud(&self, home: &Node, owned: bool, waker: Option<Waker>) -> Bud {
+        let info = self.info(current::born());
+        let held_off = if self.kind == Kind::Shield { self.budget.held_off(home.host()) } else { None };
+        Bud { info, shielded: self.shielded, finalizer: self.finalizer, held_off, owned, waker }
+    }
+
+    /// It is in the tree. After that: who looks meanwhile finds it twice rather than nowhere.
+    pub(crate) fn is_listed(&self, parent: &Node) {
+        if let (Some(number), Some(host)) = (self.unmade, parent.host()) {
+            host.unmade.remove(number);
+        }
     }
 
     #[inline]
@@ -206,10 +232,7 @@ impl Sketch {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         let parent = current::branch(outer);
         let frame = enter(self.new_node(Some(&parent), now), &parent, outer, now);
-        // After the link: who looks meanwhile finds it twice rather than nowhere.
-        if let (Some(number), Some(host)) = (self.unmade, parent.host()) {
-            host.unmade.remove(number);
-        }
+        self.is_listed(&parent);
         frame
     }
 

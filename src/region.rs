@@ -16,7 +16,7 @@ use tokio::task::coop::has_budget_remaining;
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Draft, Enter, EnterPlanned};
-use crate::host::Frame;
+use crate::host::{Frame, Hold};
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
@@ -123,6 +123,21 @@ impl<F> Region<F> {
         let entry = self.project().entry;
         entry.armed = false;
         entry.slot = Some(Current::at(frame));
+    }
+
+    /// Keeps the place of a bud for the next poll.
+    pub(crate) fn stay(self: Pin<&mut Self>, bud: Current) {
+        self.project().entry.slot = Some(bud);
+    }
+
+    /// The frame of a bud, made now if there is none, and the hold on what is around it.
+    pub(crate) fn grow(self: Pin<&mut Self>) -> Option<(Arc<Frame>, Hold)> {
+        self.project().entry.slot.take()?.into_bud()?.claim()
+    }
+
+    /// Leaves its place after the end.
+    pub(crate) fn leave(self: Pin<&mut Self>) {
+        self.project().entry.slot = None;
     }
 
     pub(crate) fn is_entered(&self) -> bool {
@@ -247,6 +262,19 @@ impl<F: Future> Region<F> {
         if poll.is_pending() {
             this.entry.arm(cx.waker());
         }
+        Some(poll)
+    }
+
+    /// The poll of a bud, whose task is known if nothing of ours is around it. None if it has to have a frame by now.
+    pub(crate) fn poll_bud(
+        self: Pin<&mut Self>,
+        task: Option<tokio::task::Id>,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<End<F::Output>>> {
+        let this = self.project();
+        let inside = Enter::bud(&mut this.entry.slot, task, cx.waker())?;
+        let poll = poll_future(this.fut, &mut this.entry.rests, cx);
+        drop(inside);
         Some(poll)
     }
 

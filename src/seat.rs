@@ -94,6 +94,13 @@ impl Branch {
         branch
     }
 
+    /// The place of a bud that has become a node, and that `hold` holds what is around it since.
+    pub(crate) fn grown(frame: &Arc<Frame>, hold: Hold, ticket: Option<Ticket>) -> Self {
+        let mut branch = Self::entered(frame, View::None, ticket);
+        branch.seat = Seat { hold };
+        branch
+    }
+
     /// Links the node below that of `outer`, and makes the frame for what is inside.
     pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let frame = Frame::of_node(Arc::clone(&self.node), outer.is_some_and(|outer| outer.is_owned()));
@@ -130,9 +137,13 @@ impl Branch {
 
     /// Follows the future with its `frame` if it has moved since the last poll.
     pub(crate) fn follow(&mut self, frame: &Frame) {
-        if self.settled || !(self.seat.has_moved() || self.is_on_another_runtime()) {
-            return;
+        if !self.settled && (self.seat.has_moved() || self.is_on_another_runtime()) {
+            self.come(frame);
         }
+    }
+
+    /// Makes sure that it is where the future is polled now.
+    pub(crate) fn come(&mut self, frame: &Frame) {
         let outer = current::frame();
         let parent = current::branch(outer.as_ref());
         let before = self.node.parent();

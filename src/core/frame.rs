@@ -122,11 +122,20 @@ impl<H> Frame<H> {
     /// A task that was a leaf of its nursery until now; its waker goes along.
     pub(super) fn of_leaf(home: Arc<Node<H>>, leaf: &mut Leaf) -> Arc<Self> {
         let owned = home.is_owned();
-        let mut frame = Self::new(Under::Task { home, own: OnceLock::new() }, owned, Some(leaf.describe()));
-        let waker = leaf.take_waker();
-        frame.armed = AtomicBool::new(waker.is_some());
-        frame.state = Mutex::new(State { waker, ..State::default() });
-        Arc::new(frame)
+        let frame = Self::new(Under::Task { home, own: OnceLock::new() }, owned, Some(leaf.describe()));
+        Arc::new(frame.armed(leaf.take_waker()))
+    }
+
+    /// A region that was a bud until now; its waker goes along.
+    pub(super) fn of_bud(node: Arc<Node<H>>, owned: bool, waker: Option<Waker>) -> Arc<Self> {
+        Arc::new(Self::new(Under::Node(node), owned, None).armed(waker))
+    }
+
+    /// With the waker that it had before it was a frame.
+    fn armed(mut self, waker: Option<Waker>) -> Self {
+        self.armed = AtomicBool::new(waker.is_some());
+        self.state = Mutex::new(State { waker, ..State::default() });
+        self
     }
 
     fn new(under: Under<H>, owned: bool, task: Option<TaskInfo>) -> Self {
@@ -147,6 +156,20 @@ impl<H> Frame<H> {
             Under::Task { home, own } => own.get().unwrap_or(home),
             Under::Frame(outer) => outer.node(),
         }
+    }
+
+    /// The node whose region this is, if there is one yet.
+    pub(crate) fn own_node(&self) -> Option<&Arc<Node<H>>> {
+        match &self.under {
+            Under::Node(node) => Some(node),
+            Under::Task { own, .. } => own.get(),
+            Under::Frame(_) => None,
+        }
+    }
+
+    /// True for a region inside another frame that is judged by the same node.
+    pub(crate) fn is_inner(&self) -> bool {
+        matches!(self.under, Under::Frame(_))
     }
 
     /// The node of the nursery that owns a task; else the node that judges this frame.
@@ -248,6 +271,9 @@ impl<H> Frame<H> {
 
     /// Begins a poll with the cancel visible; `first`: the one before was not. True if anything holds the frame.
     pub(crate) fn begin(&self, first: bool) -> bool {
+        if first {
+            self.node().grow_buds();
+        }
         let mut state = self.state.lock();
         state.polled = 0;
         if first {
@@ -399,6 +425,12 @@ impl<H> Default for Hold<H> {
 }
 
 impl<H> Hold<H> {
+    /// A hold by what was polled inside `frame`, with the waker of that, before a cancel became visible.
+    pub(super) fn on(frame: &Arc<Frame<H>>) -> Self {
+        frame.lock().holds += 1;
+        Self { frame: Some(Arc::clone(frame)), epoch: 0, foreign: None }
+    }
+
     /// The frame that is held, if any.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame<H>>> {
         self.frame.as_ref()

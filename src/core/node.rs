@@ -1,5 +1,6 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod bud;
 mod crowd;
 mod exposed;
 mod info;
@@ -8,6 +9,8 @@ mod leaf;
 mod links;
 mod tasks;
 
+use bud::Buds;
+pub(crate) use bud::{Bud, BudSeat, Outer};
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 use leaf::Listed;
@@ -78,6 +81,8 @@ struct Tree<H> {
     /// Of a node that unwinds: who absorbs what is cut in it, as long as nothing between the two has moved.
     absorber: Option<Arc<Node<H>>>,
     children: Slab<Arc<Node<H>>>,
+    /// Boxed, because few nodes have any.
+    buds: Option<Box<Buds<H>>>,
     /// The frame of the region that this node belongs to: the body of a scope, a task.
     region: Option<Arc<Frame<H>>>,
     /// The tasks that this node judges, as the nursery that they are children of.
@@ -119,6 +124,8 @@ const FINALIZER: usize = 1 << 8;
 const TIMED: usize = 1 << 9;
 /// Somebody has looked into a task of this nursery, so that it has a frame that it may not know of. Never taken back.
 const LOOKED_INTO: usize = 1 << 10;
+/// A bud of this node has become one, and its owner may not know.
+const GROWN: usize = 1 << 11;
 
 impl<H> Node<H> {
     /// A node without a parent.
@@ -154,6 +161,7 @@ impl<H> Node<H> {
             outside: None,
             absorber: None,
             children: Slab::new(),
+            buds: None,
             region: None,
             tasks: Tasks::new(),
             listeners: None,
@@ -267,7 +275,8 @@ impl<H> Node<H> {
         let mut changed = vec![0];
         while let Some(place) = changed.pop() {
             let node = crowd.node(place);
-            let tree = node.tree.lock();
+            let mut tree = node.tree.lock();
+            node.grow_all(&mut tree);
             let looks = tree.children.iter().map(|(_, child)| (child, child.recompute(node, &tree, force)));
             found.extend(looks.filter(|(_, look)| *look != Look::Same).map(|(child, look)| (Arc::clone(child), look)));
             let tasks = tree.tasks.len();
@@ -396,7 +405,8 @@ impl<H> Node<H> {
 
     /// What is inside: the nodes, and the frames and tasks, in the order in which they came.
     pub(crate) fn inside(self: &Arc<Self>) -> (Vec<Arc<Self>>, Vec<Member<H>>) {
-        let tree = self.tree.lock();
+        let mut tree = self.tree.lock();
+        self.grow_all(&mut tree);
         let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
         let region = tree.region.iter().map(|frame| Member::Frame(Arc::clone(frame)));
         (nodes, region.chain(tree.tasks.iter().map(|(key, listed)| self.member_of(TaskKey::of(key), listed))).collect())

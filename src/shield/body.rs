@@ -12,7 +12,7 @@ use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::HeldOff;
 use crate::deadline;
-use crate::host::{self, Frame, Node};
+use crate::host::{self, Frame, Host, Node};
 use crate::placed::Placed;
 use crate::plan::Plan;
 use crate::region::{Cutting, End, Payload};
@@ -63,9 +63,21 @@ impl<F> Body<F> {
         self.project().placed.plan_pinned()
     }
 
-    /// The node, from the end of the first poll to the end of the shield: dropping it then would lose work.
+    /// True until the first poll.
+    pub(crate) fn is_new(&self) -> bool {
+        self.placed.is_new()
+    }
+
+    /// The node, if it has one by now.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.placed.node()
+    }
+
+    /// The node, from the end of the first poll to the end of the shield: dropping it then would lose work.
+    pub(crate) fn node_if_begun(self: Pin<&mut Self>) -> Option<Arc<Node>> {
+        let mut placed = self.project().placed;
+        placed.as_mut().grow();
+        placed.node().map(Arc::clone)
     }
 
     /// Links the node as a first poll inside `frame` would, without a poll.
@@ -110,15 +122,20 @@ impl Budget {
 
     /// Has the node begin its budget with the first cancel that it holds off, polled or not (M6). That may have come before it.
     pub(crate) fn attach(self, branch: &Branch) {
-        let node = &branch.node;
-        let budget = match self {
-            Self::Own(own) => own,
-            Self::Default => node.host().and_then(|host| host.budget),
-        };
-        if let Some(budget) = budget.and_then(|budget| Ticks::try_from(budget.as_nanos()).ok()) {
-            node.on_held_off.get_or_init(|| HeldOff { budget, begin });
+        if let Some(held_off) = self.held_off(branch.node.host()) {
+            branch.node.on_held_off.get_or_init(|| held_off);
             watch(branch);
         }
+    }
+
+    /// What begins then, on the runtime of `host`.
+    pub(crate) fn held_off(self, host: Option<&Arc<Host>>) -> Option<HeldOff<Host>> {
+        let budget = match self {
+            Self::Own(own) => own,
+            Self::Default => host.and_then(|host| host.budget),
+        };
+        let budget = Ticks::try_from(budget?.as_nanos()).ok()?;
+        Some(HeldOff { budget, begin })
     }
 }
 
@@ -136,7 +153,7 @@ fn start(node: &Arc<Node>) {
 }
 
 /// Starts the budget if the shield holds something off that was there before it, and stops it when that is taken back (S5).
-fn watch(branch: &Branch) {
+pub(crate) fn watch(branch: &Branch) {
     if branch.node.is_rescued() {
         return;
     }

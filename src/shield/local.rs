@@ -117,7 +117,10 @@ impl<F: Future + 'static> Future for LocalShield<F> {
 
 impl<F: Future + 'static> Drop for LocalShield<F> {
     fn drop(&mut self) {
-        let Some(body) = self.body.take().filter(|body| body.node().is_some()) else { return };
+        let Some(mut body) = self.body.take() else { return };
+        if body.as_mut().node_if_begun().is_none() {
+            return;
+        }
         let rescued = Rescued::new(body, After::default());
         if let (Some(rescuer), true) = (self.rescuer.take(), rescued.has_owner()) {
             let (ended, on_ended) = oneshot::channel();

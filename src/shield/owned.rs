@@ -199,7 +199,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         let body = this.body.as_ref().expect("a shield is not polled after it has ended");
-        if body.node().is_none() {
+        if body.is_new() {
             this.begin();
         }
         let Some(body) = &mut this.body else { return Poll::Pending };
@@ -228,7 +228,8 @@ where
     F::Output: Send,
 {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| body.node().is_some()) {
+        let Some(mut body) = self.body.take() else { return };
+        if body.as_mut().node_if_begun().is_some() {
             self.rescue(body, Vec::new());
         }
     }

@@ -52,8 +52,8 @@ pin_project! {
     impl<F> PinnedDrop for ScopedShield<F> {
         fn drop(this: Pin<&mut Self>) {
             let body = this.project().body;
-            if let Some(node) = body.node() {
-                host::report(node, Event::Dropped(Subject::of_node(node)));
+            if let Some(node) = body.node_if_begun() {
+                host::report(&node, Event::Dropped(Subject::of_node(&node)));
             }
         }
     }

@@ -4,6 +4,7 @@
 //! saw nothing, is not woken, and would have to be.
 
 mod absorbers;
+mod buds;
 mod frames;
 mod leaves;
 mod live;

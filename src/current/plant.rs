@@ -1,0 +1,157 @@
+//! Planting regions that wait as buds: they need no nodes until somebody looks.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::{Around, Current, Enter, Spot, around};
+use crate::core::frame::WakerId;
+use crate::core::node::Outer;
+use crate::host::{self, BudSeat, Frame, Node};
+use crate::plan::Sketch;
+
+/// Where a bud can be planted.
+struct Soil {
+    home: Arc<Node>,
+    outer: Outer,
+    /// Somebody waits for the task that runs here.
+    owned: bool,
+}
+
+/// What is around the outermost region that is only planned.
+enum Found {
+    /// A task that nothing of ours is around, or no task at all.
+    Nothing,
+    /// A task that has no node yet.
+    Task(Arc<Frame>),
+    Soil(Soil),
+}
+
+/// Plants a region that waits, polled with `waker`, and those around it that are only planned. Gives the sketch back if it needs a node:
+/// it has a deadline, or is polled by another waker than what is around it, so that it has to hold that.
+pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
+    let id = WakerId::of(waker);
+    let found = if sketch.may_be_bud() { around(|around| around.find(id)).flatten() } else { None };
+    let Some((first, mut soil)) = found.and_then(|(first, found)| Some((first, found.soil()?))) else {
+        return Err(sketch);
+    };
+    for depth in first.into_iter().flat_map(|first| first..) {
+        let Some(outer) = around(|around| around.sketch(depth)).flatten() else { break };
+        let Some(planted) = soil.plant(&outer, waker) else {
+            around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
+            return Err(sketch);
+        };
+        soil.outer = planted.as_outer();
+        around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
+    }
+    match soil.plant(&sketch, waker) {
+        Some(planted) => Ok(Current { polled_by: id, ..Current::new(Spot::Bud(planted)) }),
+        None => Err(sketch),
+    }
+}
+
+impl Found {
+    fn soil(self) -> Option<Soil> {
+        match self {
+            Self::Soil(soil) => Some(soil),
+            Self::Task(frame) => Some(Soil { home: frame.branch(), outer: Outer::Frame, owned: frame.is_owned() }),
+            // A task stays on its runtime; the main future of one is polled on any.
+            Self::Nothing => {
+                tokio::task::try_id()?;
+                Some(Soil { home: host::root(), outer: Outer::Task, owned: false })
+            }
+        }
+    }
+}
+
+impl Soil {
+    fn plant(&self, sketch: &Sketch, waker: &Waker) -> Option<BudSeat> {
+        let waker = (self.outer == Outer::Task).then(|| waker.clone());
+        let planted = BudSeat::plant(&self.home, self.outer, sketch.bud(&self.home, self.owned, waker))?;
+        sketch.is_listed(&self.home);
+        Some(planted)
+    }
+}
+
+impl Around {
+    /// What is around the regions that are only planned, of which the outermost is given as well. None if one of them has to be a node.
+    fn find(&mut self, id: WakerId) -> Option<(Option<usize>, Found)> {
+        let first = self.first_planned();
+        self.grow_task(first);
+        let planned = first.map_or(&[][..], |first| &self.levels[first..]);
+        if !planned.iter().all(|level| level.polled_by == id && level.sketch.as_ref().is_some_and(Sketch::may_be_bud)) {
+            return None;
+        }
+        let outer = match first {
+            Some(depth) => self.levels[depth].outer.as_ref(),
+            None => self.current.as_ref(),
+        };
+        Some((first, outer.map_or(Some(Found::Nothing), |outer| outer.found(id))?))
+    }
+
+    /// True if a bud finds itself where it was planted, polled with the waker `id`.
+    fn is_around(&self, bud: &BudSeat, id: WakerId, task: Option<tokio::task::Id>) -> bool {
+        match &self.current {
+            Some(outer) => outer.is_around(bud, id),
+            None => bud.outer() == Outer::Task && self.levels.is_empty() && tokio::task::try_id() == task,
+        }
+    }
+
+    /// Takes the sketch of a region that is only planned.
+    fn sketch(&mut self, depth: usize) -> Option<Sketch> {
+        self.levels.get_mut(depth)?.sketch.take()
+    }
+}
+
+impl Current {
+    /// As what is around a bud. What is polled with another waker has to hold it.
+    fn found(&self, id: WakerId) -> Option<Found> {
+        if self.polled_by != id {
+            return None;
+        }
+        let soil = |home: &Arc<Node>, outer, owned| Found::Soil(Soil { home: Arc::clone(home), outer, owned });
+        Some(match (self.frame(), self.bud()) {
+            (Some(frame), _) => match frame.own_node() {
+                Some(node) => soil(node, Outer::Frame, frame.is_owned()),
+                None if frame.is_inner() => return None,
+                None => Found::Task(Arc::clone(frame)),
+            },
+            (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned()),
+            (None, None) => return None,
+        })
+    }
+
+    /// The task that polls a bud with nothing of ours around it.
+    pub(crate) fn bare_task(&self) -> Option<tokio::task::Id> {
+        let is_bare = self.bud().is_some_and(|bud| bud.outer() == Outer::Task);
+        if is_bare { tokio::task::try_id() } else { None }
+    }
+
+    /// True if a bud that was planted inside of this finds itself there again, polled with the waker `id`.
+    fn is_around(&self, bud: &BudSeat, id: WakerId) -> bool {
+        let is_same = match (self.frame(), self.bud()) {
+            (Some(frame), _) => bud.outer() == Outer::Frame && frame.own_node().is_some_and(|node| Arc::ptr_eq(node, bud.home())),
+            (None, Some(outer)) => bud.outer() == outer.as_outer() && Arc::ptr_eq(outer.home(), bud.home()),
+            (None, None) => false,
+        };
+        is_same && self.polled_by == id
+    }
+}
+
+impl<'a> Enter<'a> {
+    /// Enters a bud, if it is where it was, is polled with the waker that it had, and nothing has happened to it.
+    #[inline]
+    pub(crate) fn bud(slot: &'a mut Option<Current>, task: Option<tokio::task::Id>, waker: &Waker) -> Option<Self> {
+        let id = WakerId::of(waker);
+        if slot.as_ref().is_none_or(|current| current.polled_by != id || current.bud().is_none_or(BudSeat::is_over)) {
+            return None;
+        }
+        let entered = around(|around| {
+            let is_same = slot.as_ref().and_then(Current::bud).is_some_and(|bud| around.is_around(bud, id, task));
+            if is_same {
+                around.enter(slot);
+            }
+            is_same
+        });
+        entered.unwrap_or(false).then(|| Self { slot, entered: true })
+    }
+}
