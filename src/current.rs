@@ -33,6 +33,8 @@ pub(crate) enum Spot {
     Leaf(LeafSeat),
     /// A region that nothing has looked into.
     Bud(BudSeat),
+    /// One that something inside of the poll that goes on has asked for its frame. Boxed, because it is rare.
+    Grown(Box<(BudSeat, Arc<Frame>)>),
     Frame(Arc<Frame>),
 }
 
@@ -41,7 +43,8 @@ impl Spot {
     fn node(&self) -> &Arc<Node> {
         match self {
             Self::Leaf(leaf) => leaf.home(),
-            Self::Bud(bud) => bud.frame().map_or(bud.home(), |frame| frame.node()),
+            Self::Bud(bud) => bud.home(),
+            Self::Grown(grown) => grown.1.node(),
             Self::Frame(frame) => frame.node(),
         }
     }
@@ -50,6 +53,7 @@ impl Spot {
         match self {
             Self::Leaf(leaf) => leaf.is_cancelled(),
             Self::Bud(bud) => bud.is_cancelled(),
+            Self::Grown(grown) => grown.1.is_cancelled(),
             Self::Frame(frame) => frame.is_cancelled(),
         }
     }
@@ -58,6 +62,7 @@ impl Spot {
         match self {
             Self::Leaf(leaf) => leaf.home().is_owned(),
             Self::Bud(bud) => bud.is_owned(),
+            Self::Grown(grown) => grown.1.is_owned(),
             Self::Frame(frame) => frame.is_owned(),
         }
     }
@@ -76,33 +81,39 @@ impl Current {
     /// None for what nothing has looked into.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
         match &self.spot {
-            Spot::Leaf(_) => None,
-            Spot::Bud(bud) => bud.frame(),
+            Spot::Leaf(_) | Spot::Bud(_) => None,
+            Spot::Grown(grown) => Some(&grown.1),
             Spot::Frame(frame) => Some(frame),
         }
     }
 
-    /// What it was planted as.
+    /// None for what has a frame, and for a task.
     pub(crate) fn bud(&self) -> Option<&BudSeat> {
         match &self.spot {
             Spot::Bud(bud) => Some(bud),
-            Spot::Leaf(_) | Spot::Frame(_) => None,
+            Spot::Leaf(_) | Spot::Grown(_) | Spot::Frame(_) => None,
         }
     }
 
+    /// The place of a bud, whether or not it has a frame by now.
     pub(crate) fn into_bud(self) -> Option<BudSeat> {
         match self.spot {
             Spot::Bud(bud) => Some(bud),
+            Spot::Grown(grown) => Some(grown.0),
             Spot::Leaf(_) | Spot::Frame(_) => None,
         }
     }
 
     /// Makes the frame of what has none.
     fn grow(&mut self) {
-        match &mut self.spot {
-            Spot::Leaf(leaf) => leaf.grow().into_iter().for_each(|frame| self.spot = Spot::Frame(frame)),
-            Spot::Bud(bud) if bud.frame().is_none() => bud.grow(),
-            Spot::Bud(_) | Spot::Frame(_) => {}
+        let frame = match &self.spot {
+            Spot::Leaf(leaf) => leaf.grow(),
+            Spot::Bud(bud) => bud.grow(),
+            Spot::Grown(_) | Spot::Frame(_) => None,
+        };
+        let Some(frame) = frame else { return };
+        if let Spot::Bud(bud) = mem::replace(&mut self.spot, Spot::Frame(Arc::clone(&frame))) {
+            self.spot = Spot::Grown(Box::new((bud, frame)));
         }
     }
 }
@@ -244,7 +255,7 @@ impl<'a> EnterLeaf<'a> {
         let (home, frame) = match self.slot.take()?.spot {
             Spot::Leaf(leaf) => (leaf.into_home(), None),
             Spot::Frame(frame) => (Arc::clone(frame.home()), Some(frame)),
-            Spot::Bud(_) => unreachable!("a task is no bud"),
+            Spot::Bud(_) | Spot::Grown(_) => unreachable!("a task is no bud"),
         };
         self.ticket.give_back(home);
         frame
@@ -290,7 +301,7 @@ impl EnterPlanned {
             Some((mem::replace(&mut around.current, outer), sketch))
         });
         match level.flatten() {
-            Some((Some(current @ Current { spot: Spot::Bud(_), .. }), _)) => Draft::Planted(current),
+            Some((Some(current @ Current { spot: Spot::Bud(_) | Spot::Grown(_), .. }), _)) => Draft::Planted(current),
             Some((Some(Current { spot: Spot::Frame(frame), .. }), _)) => Draft::Made(frame),
             Some((None, Some(sketch))) => Draft::Sketch(sketch),
             Some((Some(_), _) | (None, None)) | None => Draft::Begun,
@@ -467,6 +478,15 @@ pub(crate) fn node() -> Arc<Node> {
     with_spot(|spot| spot.map(|spot| Arc::clone(spot.node()))).unwrap_or_else(host::root)
 }
 
+/// The node that judges the code that runs here, if deadlines are looked at through it: a bud that has one gets its node.
+pub(crate) fn timed_node() -> Arc<Node> {
+    let is_timed = |spot: &Spot| matches!(spot, Spot::Bud(bud) if bud.is_timed());
+    if with_spot(|spot| spot.is_some_and(is_timed)) {
+        return branch(frame().as_ref());
+    }
+    node()
+}
+
 /// The node that judges the innermost place that is made; the root outside of all. Makes nothing.
 pub(crate) fn made_node() -> Arc<Node> {
     let node = around(|around| {
@@ -508,4 +528,13 @@ pub(crate) fn born() -> Ticks {
         around(|around| around.looked = now).unwrap_or_default();
     }
     now
+}
+#[cfg(test)]
+mod sizes {
+    use super::*;
+    #[test]
+    fn sizes() {
+        eprintln!("Current {} OptCurrent {} Sketch {} Level {} Draft {} BudSeat {} LeafSeat {} Plan {} Branch {} ", size_of::<Current>(), size_of::<Option<Current>>(), size_of::<Sketch>(), size_of::<Level>(), size_of::<Draft>(), size_of::<BudSeat>(), size_of::<LeafSeat>(), size_of::<crate::plan::Plan>(), size_of::<crate::seat::Branch>());
+        eprintln!("Bud {} Node {} Frame {} ", size_of::<crate::host::Bud>(), size_of::<Node>(), size_of::<Frame>());
+    }
 }

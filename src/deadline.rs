@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
-use crate::core::node::Kind;
+use crate::core::node::{BudKey, Kind};
 use crate::current;
-use crate::host::{self, Host, Node, lock};
+use crate::host::{self, BudSeat, Host, Node, lock};
 use crate::shield;
 
 /// All deadlines of one runtime. One Tokio timer serves the earliest.
@@ -22,7 +22,8 @@ use crate::shield;
 /// # Invariants
 ///
 /// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of the queue,
-///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing).
+///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). That of a bud
+///    is kept by its owner, who puts one for the node in its place when it gets to know that.
 /// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
 ///    an entry behind, which is harmless.
 #[derive(Debug, Default)]
@@ -33,20 +34,23 @@ pub(crate) struct Timers {
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// By time and node.
-    by_time: Queue<(Ticks, usize), Weak<Node>>,
+    by_time: Queue<Key, Weak<Node>>,
     /// When whoever keeps the deadlines looks next, without being told; a deadline that goes does not change that.
     looks_at: Option<Ticks>,
 }
 
+/// When to look at which node, or at which bud of that.
+type Key = (Ticks, usize, Option<BudKey>);
+
 impl Entries {
-    fn key(node: &Arc<Node>, at: Ticks) -> (Ticks, usize) {
-        (at, Arc::as_ptr(node).addr())
+    fn key(node: &Arc<Node>, at: Ticks) -> Key {
+        (at, Arc::as_ptr(node).addr(), None)
     }
 
     /// True if whoever keeps the deadlines has to be told.
-    fn insert(&mut self, node: &Arc<Node>, at: Ticks) -> bool {
-        self.by_time.insert(Self::key(node, at), Arc::downgrade(node));
+    fn insert(&mut self, key: Key, node: &Arc<Node>) -> bool {
+        let at = key.0;
+        self.by_time.insert(key, Arc::downgrade(node));
         let is_earlier = self.looks_at.is_none_or(|looks_at| at < looks_at);
         if is_earlier {
             self.looks_at = Some(at);
@@ -68,7 +72,7 @@ impl Timers {
         queue.remove(node, node.deadline());
         node.set_deadline(at);
         let at = at.filter(|_| !node.has_ended());
-        let is_earlier = at.is_some_and(|at| queue.insert(node, at));
+        let is_earlier = at.is_some_and(|at| queue.insert(Entries::key(node, at), node));
         drop(queue);
         self.tell(is_earlier);
     }
@@ -76,7 +80,7 @@ impl Timers {
     /// Looks at `node` at the deadline that it has.
     fn arm(&self, node: &Arc<Node>) {
         let mut queue = lock(&self.queue);
-        let is_earlier = node.deadline().is_some_and(|at| queue.insert(node, at));
+        let is_earlier = node.deadline().is_some_and(|at| queue.insert(Entries::key(node, at), node));
         drop(queue);
         self.tell(is_earlier);
     }
@@ -110,16 +114,57 @@ impl Timers {
         let now = clock::now();
         loop {
             let mut queue = lock(&self.queue);
-            queue.looks_at = queue.by_time.first_key().map(|(at, _)| at);
+            queue.looks_at = queue.by_time.first_key().map(|(at, ..)| at);
             if queue.looks_at.is_none_or(|at| at > now) {
                 return queue.looks_at;
             }
             let due = queue.by_time.pop_first();
             drop(queue);
-            if let Some(node) = due.and_then(|node| node.upgrade()) {
-                check(&node, now);
-            }
+            let Some(((at, _, bud), node)) = due else { continue };
+            let node = node.upgrade().and_then(|node| bud.map_or(Some(Arc::clone(&node)), |bud| node.bud_due(bud, at)));
+            node.into_iter().for_each(|node| check(&node, now));
         }
+    }
+}
+
+/// The deadline of a bud, looked after until this is dropped.
+pub(crate) struct BudTimer {
+    home: Arc<Node>,
+    key: BudKey,
+    at: Ticks,
+}
+
+impl BudTimer {
+    pub(crate) fn new(bud: &BudSeat, at: Ticks) -> Self {
+        let timer = Self { home: Arc::clone(bud.home()), key: bud.key(), at };
+        if let Some(timers) = timer.timers() {
+            let is_earlier = lock(&timers.queue).insert(timer.key(), &timer.home);
+            timers.tell(is_earlier);
+        }
+        timer
+    }
+
+    fn key(&self) -> Key {
+        (self.at, Arc::as_ptr(&self.home).addr(), Some(self.key))
+    }
+
+    fn timers(&self) -> Option<&Timers> {
+        self.home.host().map(|host| &host.timers)
+    }
+}
+
+impl Drop for BudTimer {
+    fn drop(&mut self) {
+        if let Some(timers) = self.timers() {
+            drop(lock(&timers.queue).by_time.remove(self.key()));
+        }
+    }
+}
+
+/// Looks after the deadline of what was a bud until now.
+pub(crate) fn keep(node: &Arc<Node>) {
+    if node.deadline().is_some() {
+        node.host().into_iter().for_each(|host| host.timers.arm(node));
     }
 }
 
@@ -157,7 +202,7 @@ pub(crate) fn begin(node: &Arc<Node>, now: Ticks) {
     if at <= now {
         return check(node, now);
     }
-    node.host().into_iter().for_each(|host| host.timers.arm(node));
+    keep(node);
 }
 
 /// Ends with the deadline of a node that has left the tree.
@@ -211,7 +256,7 @@ pub enum EffectiveDeadline {
 /// To hand on to peers, as in a request's timeout header. "Already cancelled" and "none" are values of their own (trio's
 /// `current_effective_deadline`).
 pub fn current_deadline() -> EffectiveDeadline {
-    let node = current::node();
+    let node = current::timed_node();
     if node.is_cancelled() {
         return EffectiveDeadline::Cancelled;
     }
@@ -240,7 +285,7 @@ fn visible(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
 
 /// Fires the deadlines around this code that have passed but were not looked at yet (T15).
 pub(crate) fn check_current() {
-    let node = current::node();
+    let node = current::timed_node();
     if visible(&node).any(|node| node.deadline().is_some()) {
         let now = clock::now();
         visible(&node).for_each(|node| check(&node, now));

@@ -59,10 +59,12 @@ impl Future for Checkpoint {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         deadline::check_current();
+        let ends = |frame: &Frame| frame.is_cancelled() && !frame.is_held();
         let ends_here = current::with_spot(|spot| match spot {
-            Some(Spot::Frame(frame)) => frame.is_cancelled() && !frame.is_held(),
             Some(Spot::Leaf(leaf)) => leaf.is_cancelled(),
             Some(Spot::Bud(bud)) => bud.is_cancelled(),
+            Some(Spot::Grown(grown)) => ends(&grown.1),
+            Some(Spot::Frame(frame)) => ends(frame),
             None => false,
         });
         if std::mem::replace(&mut self.yielded, true) && !ends_here {

@@ -9,6 +9,7 @@ use pin_project_lite::pin_project;
 
 use crate::core::node::Kind;
 use crate::current::{self, Draft, EnterPlanned};
+use crate::deadline::{self, BudTimer};
 use crate::host::{Frame, Node};
 use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
@@ -39,6 +40,7 @@ enum Place {
         ticket: Option<Ticket>,
         /// The task that polls it, if nothing of ours is around it.
         task: Option<tokio::task::Id>,
+        timer: Option<BudTimer>,
     },
     Made(Branch),
     /// The region has ended, or is in its first poll.
@@ -92,8 +94,10 @@ impl<F> Placed<F> {
     /// Makes a node of a bud.
     pub(crate) fn grow(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let Place::Bud { ticket, .. } = this.place else { return };
+        let Place::Bud { ticket, timer, .. } = this.place else { return };
+        drop(timer.take());
         if let Some((frame, hold)) = this.region.as_mut().grow() {
+            deadline::keep(frame.node());
             *this.place = Place::Made(Branch::grown(&frame, hold, ticket.take()));
             this.region.enter(frame);
         }
@@ -181,7 +185,8 @@ impl<F: Future> Placed<F> {
         let frame = match draft {
             Draft::Made(frame) => Some(frame),
             Draft::Planted(current) => {
-                *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task() };
+                let timer = if poll.is_pending() { current.bud().and_then(|bud| plan.timer(bud)) } else { None };
+                *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task(), timer };
                 this.region.stay(current);
                 return self.end_poll_of_bud(poll, cx);
             }

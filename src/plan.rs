@@ -12,8 +12,8 @@ use crate::core::frame::WakerId;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::counted::{Counted, Number};
 use crate::current::{self, EnterPlanned};
-use crate::deadline;
-use crate::host::{Bud, Frame, Node};
+use crate::deadline::{self, BudTimer};
+use crate::host::{Bud, BudSeat, Frame, Node};
 use crate::seat::{Branch, View};
 use crate::shield::Budget;
 use crate::ticket::Ticket;
@@ -55,7 +55,7 @@ impl Plan {
     /// A region that reports name another place than the one that makes it.
     pub(crate) fn at(place: &'static Location<'static>, kind: Kind) -> Self {
         let shielded = kind == Kind::Shield;
-        let (budget, deadline, unmade) = (Budget::Default, None, None);
+        let (budget, deadline, unmade) = (Budget::DEFAULT, None, None);
         let sketch = Sketch { kind, place, name: None, shielded, finalizer: false, budget, deadline, unmade };
         Self { sketch, node: OnceLock::new(), timeout: None, view: View::None, counted: None }
     }
@@ -158,6 +158,11 @@ impl Plan {
         (self.settle(&frame), frame)
     }
 
+    /// What looks after the deadline of a bud.
+    pub(crate) fn timer(&self, bud: &BudSeat) -> Option<BudTimer> {
+        self.sketch.deadline().map(|at| BudTimer::new(bud, at))
+    }
+
     /// What keeps it counted, once it is in the tree.
     pub(crate) fn counted(&mut self) -> Option<Ticket> {
         self.counted.take().and_then(|counted| counted.into_ticket())
@@ -186,16 +191,12 @@ impl Sketch {
         self.shielded || !is_cancelled()
     }
 
-    /// True if it is told all that it has to know by what is around it.
-    pub(crate) fn may_be_bud(&self) -> bool {
-        self.deadline.is_none()
-    }
-
     /// What is listed in `home` for it, until it needs a node.
     pub(crate) fn bud(&self, home: &Node, owned: bool, waker: Option<Waker>) -> Bud {
         let info = self.info(current::born());
         let held_off = if self.kind == Kind::Shield { self.budget.held_off(home.host()) } else { None };
-        Bud { info, shielded: self.shielded, finalizer: self.finalizer, held_off, owned, waker }
+        let Self { shielded, finalizer, .. } = *self;
+        Bud { info, shielded, finalizer, held_off, deadline: self.deadline(), owned, waker }
     }
 
     /// It is in the tree. After that: who looks meanwhile finds it twice rather than nowhere.
@@ -241,7 +242,7 @@ impl Sketch {
         self.shielded
     }
 
-    fn deadline(&self) -> Option<Ticks> {
+    pub(crate) fn deadline(&self) -> Option<Ticks> {
         self.deadline.map(NonZero::get)
     }
 

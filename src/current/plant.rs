@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Around, Current, Enter, Spot, around};
+use super::{Around, Current, Enter, Spot, around, born};
 use crate::core::frame::WakerId;
 use crate::core::node::Outer;
+use crate::deadline::demand_timer;
 use crate::host::{self, BudSeat, Frame, Node};
 use crate::plan::Sketch;
 
@@ -15,6 +16,8 @@ struct Soil {
     outer: Outer,
     /// Somebody waits for the task that runs here.
     owned: bool,
+    /// A bud around it has a deadline.
+    timed: bool,
 }
 
 /// What is around the outermost region that is only planned.
@@ -27,11 +30,10 @@ enum Found {
 }
 
 /// Plants a region that waits, polled with `waker`, and those around it that are only planned. Gives the sketch back if it needs a node:
-/// it has a deadline, or is polled by another waker than what is around it, so that it has to hold that.
+/// it is cancelled, or is polled by another waker than what is around it, so that it has to hold that.
 pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
     let id = WakerId::of(waker);
-    let found = if sketch.may_be_bud() { around(|around| around.find(id)).flatten() } else { None };
-    let Some((first, mut soil)) = found.and_then(|(first, found)| Some((first, found.soil()?))) else {
+    let Some((first, mut soil)) = around(|around| around.find(id)).flatten().and_then(|(first, found)| Some((first, found.soil()?))) else {
         return Err(sketch);
     };
     for depth in first.into_iter().flat_map(|first| first..) {
@@ -40,7 +42,7 @@ pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
             around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
             return Err(sketch);
         };
-        soil.outer = planted.as_outer();
+        (soil.outer, soil.timed) = (planted.as_outer(), planted.is_timed());
         around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
     }
     match soil.plant(&sketch, waker) {
@@ -53,11 +55,11 @@ impl Found {
     fn soil(self) -> Option<Soil> {
         match self {
             Self::Soil(soil) => Some(soil),
-            Self::Task(frame) => Some(Soil { home: frame.branch(), outer: Outer::Frame, owned: frame.is_owned() }),
+            Self::Task(frame) => Some(Soil { home: frame.branch(), outer: Outer::Frame, owned: frame.is_owned(), timed: false }),
             // A task stays on its runtime; the main future of one is polled on any.
             Self::Nothing => {
                 tokio::task::try_id()?;
-                Some(Soil { home: host::root(), outer: Outer::Task, owned: false })
+                Some(Soil { home: host::root(), outer: Outer::Task, owned: false, timed: false })
             }
         }
     }
@@ -65,8 +67,16 @@ impl Found {
 
 impl Soil {
     fn plant(&self, sketch: &Sketch, waker: &Waker) -> Option<BudSeat> {
-        let waker = (self.outer == Outer::Task).then(|| waker.clone());
-        let planted = BudSeat::plant(&self.home, self.outer, sketch.bud(&self.home, self.owned, waker))?;
+        let deadline = sketch.deadline();
+        if deadline.is_some_and(|at| at <= born()) {
+            return None;
+        }
+        if deadline.is_some() {
+            self.home.host().into_iter().for_each(|host| demand_timer(host));
+        }
+        let waker = (self.outer == Outer::Task || deadline.is_some()).then(|| waker.clone());
+        let bud = sketch.bud(&self.home, self.owned, waker);
+        let planted = BudSeat::plant(&self.home, self.outer, self.timed, bud)?;
         sketch.is_listed(&self.home);
         Some(planted)
     }
@@ -78,7 +88,7 @@ impl Around {
         let first = self.first_planned();
         self.grow_task(first);
         let planned = first.map_or(&[][..], |first| &self.levels[first..]);
-        if !planned.iter().all(|level| level.polled_by == id && level.sketch.as_ref().is_some_and(Sketch::may_be_bud)) {
+        if !planned.iter().all(|level| level.polled_by == id) {
             return None;
         }
         let outer = match first {
@@ -108,14 +118,16 @@ impl Current {
         if self.polled_by != id {
             return None;
         }
-        let soil = |home: &Arc<Node>, outer, owned| Found::Soil(Soil { home: Arc::clone(home), outer, owned });
+        let soil = |home: &Arc<Node>, outer, owned, timed| {
+            Found::Soil(Soil { home: Arc::clone(home), outer, owned, timed })
+        };
         Some(match (self.frame(), self.bud()) {
             (Some(frame), _) => match frame.own_node() {
-                Some(node) => soil(node, Outer::Frame, frame.is_owned()),
+                Some(node) => soil(node, Outer::Frame, frame.is_owned(), false),
                 None if frame.is_inner() => return None,
                 None => Found::Task(Arc::clone(frame)),
             },
-            (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned()),
+            (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned(), bud.is_timed()),
             (None, None) => return None,
         })
     }

@@ -54,9 +54,9 @@ impl<K: Ord + Copy, V> Queue<K, V> {
         run.into_iter().chain(rest).min()
     }
 
-    pub(super) fn pop_first(&mut self) -> Option<V> {
+    pub(super) fn pop_first(&mut self) -> Option<(K, V)> {
         let first = self.first_key()?;
-        self.remove(first)
+        Some((first, self.remove(first)?))
     }
 
     #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
                     queue.insert(key, step);
                     model.insert(key, step);
                 }
-                3 => assert_eq!(queue.pop_first(), model.pop_first().map(|(_, value)| value)),
+                3 => assert_eq!(queue.pop_first(), model.pop_first()),
                 _ => {
                     let near = model.range(dice(200_000)..).next().map_or(key, |(key, _)| *key);
                     assert_eq!(queue.remove(near), model.remove(&near));
@@ -127,7 +127,7 @@ mod tests {
         }
         assert_eq!(
             (queue.len(), queue.pop_first(), queue.pop_first(), queue.pop_first()),
-            (2, Some('d'), Some('c'), None)
+            (2, Some((1, 'd')), Some((2, 'c')), None)
         );
     }
 

@@ -33,13 +33,9 @@ pin_project! {
     }
 }
 
-/// How long the shield may hold something off. That it runs is said by the deadline of the node.
-#[derive(Clone, Copy)]
-pub(crate) enum Budget {
-    Own(Option<Duration>),
-    /// The runner's, none outside of a run.
-    Default,
-}
+/// How long the shield may hold something off, in ticks of the host. That it runs is said by the deadline of the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget(Ticks);
 
 /// How a shielded future has ended.
 pub(crate) enum ShieldEnd<T> {
@@ -112,12 +108,16 @@ impl<F: Future> Body<F> {
 }
 
 impl Budget {
+    /// The runner's, none outside of a run. No other is zero.
+    pub(crate) const DEFAULT: Self = Self(0);
+    const NONE: Self = Self(Ticks::MAX);
+
     /// # Panics
     ///
     /// If the budget is zero.
     #[track_caller]
     pub(crate) fn new(own: Option<Duration>) -> Self {
-        Self::Own(check_budget(own))
+        check_budget(own).map_or(Self::NONE, |own| Self(Ticks::try_from(own.as_nanos()).unwrap_or(Ticks::MAX)))
     }
 
     /// Has the node begin its budget with the first cancel that it holds off, polled or not (M6). That may have come before it.
@@ -130,12 +130,8 @@ impl Budget {
 
     /// What begins then, on the runtime of `host`.
     pub(crate) fn held_off(self, host: Option<&Arc<Host>>) -> Option<HeldOff<Host>> {
-        let budget = match self {
-            Self::Own(own) => own,
-            Self::Default => host.and_then(|host| host.budget),
-        };
-        let budget = Ticks::try_from(budget?.as_nanos()).ok()?;
-        Some(HeldOff { budget, begin })
+        let budget = if self == Self::DEFAULT { Self::new(host.and_then(|host| host.budget)) } else { self };
+        (budget != Self::NONE).then_some(HeldOff { budget: budget.0, begin })
     }
 }
 

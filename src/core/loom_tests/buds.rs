@@ -20,7 +20,7 @@ impl Region {
     /// None if it has to be a node from the start.
     fn planted(home: &Arc<Node>) -> Option<Self> {
         let (bell, waker) = Bell::new();
-        let seat = Some(BudSeat::plant(home, Outer::Task, bud(Some(waker.clone())))?);
+        let seat = Some(BudSeat::plant(home, Outer::Task, false, bud(Some(waker.clone())))?);
         Some(Self { seat, bell, waker, framed: None })
     }
 
@@ -61,12 +61,12 @@ impl Region {
 }
 
 fn bud(waker: Option<std::task::Waker>) -> Bud<()> {
-    Bud { info: info(Kind::Scope), shielded: false, finalizer: false, held_off: None, owned: false, waker }
+    Bud { info: info(Kind::Scope), shielded: false, finalizer: false, held_off: None, deadline: None, owned: false, waker }
 }
 
 /// A bud inside of another.
 fn planted_in(outer: &BudSeat) -> Option<BudSeat> {
-    BudSeat::plant(outer.home(), outer.as_outer(), bud(None))
+    BudSeat::plant(outer.home(), outer.as_outer(), false, bud(None))
 }
 
 /// What is listed below a node has `frame` as its region.
@@ -198,7 +198,7 @@ fn a_bud_holds_the_frame_around_it_in_each_poll_that_sees_the_cancel() {
     model(|| {
         let home = scope(&root());
         let mut outer = Poller::new(frame_of(&home));
-        let seat = BudSeat::plant(&home, Outer::Frame, bud(None)).expect("nothing is cancelled");
+        let seat = BudSeat::plant(&home, Outer::Frame, false, bud(None)).expect("nothing is cancelled");
         let cancel = spawn(&home, |home| home.cancel(cause()));
         let first = outer.poll(&mut []);
         assert!(matches!(first, None | Some(Verdict::Probe)), "{first:?}");

@@ -16,9 +16,11 @@ pub(crate) struct Bud<H> {
     pub(crate) finalizer: bool,
     /// What it does when it begins with that.
     pub(crate) held_off: Option<HeldOff<H>>,
+    /// In ticks of the host. Its owner looks after it.
+    pub(crate) deadline: Option<u64>,
     /// Somebody waits for the task that polls it.
     pub(crate) owned: bool,
-    /// None if it is polled whenever what is around it is.
+    /// None if nothing but what is around it wakes it.
     pub(crate) waker: Option<Waker>,
 }
 
@@ -34,6 +36,7 @@ pub(crate) struct Bud<H> {
 /// 4. A bud holds what is around it from its growth on, as if it had from the start: the poll that begins with a cancel visible makes
 ///    sure of that before it looks. It is polled with the waker of that, so it needs none of its own there.
 pub(super) struct Buds<H> {
+    /// Fewer than 2^32.
     places: Slab<Place<H>>,
     /// How many places have nodes.
     grown: usize,
@@ -43,8 +46,8 @@ enum Place<H> {
     Bud {
         bud: Bud<H>,
         /// The bud around it, and the one in it. Both are listed here as well.
-        outer: Option<usize>,
-        inner: Option<usize>,
+        outer: Option<BudKey>,
+        inner: Option<BudKey>,
     },
     Node(Arc<Frame<H>>, Hold<H>),
 }
@@ -63,41 +66,39 @@ pub(crate) enum Outer {
     /// The frame of the region of its home.
     Frame,
     /// The bud with this key.
-    Bud(usize),
+    Bud(BudKey),
 }
+
+/// The place of a bud in the list of its home. Half as wide as a key of the list, since places are moved a lot.
+pub(crate) type BudKey = u32;
 
 /// The place of a bud, as its owner keeps it. Dropping it ends the region.
 pub(crate) struct BudSeat<H> {
     home: Arc<Node<H>>,
-    key: usize,
+    key: BudKey,
     outer: Outer,
     owned: bool,
+    /// It has a deadline, or is in a bud that has.
+    timed: bool,
     is_listed: bool,
-    /// Once it is known.
-    frame: Option<Arc<Frame<H>>>,
 }
 
 impl<H> BudSeat<H> {
     /// Lists a bud inside of `home`. None if it has to be a node from the start: `home` is cancelled, or what is to be around it has
     /// a node by now, or has another bud in it.
-    pub(crate) fn plant(home: &Arc<Node<H>>, outer: Outer, bud: Bud<H>) -> Option<Self> {
-        let owned = bud.owned;
+    pub(crate) fn plant(home: &Arc<Node<H>>, outer: Outer, timed: bool, bud: Bud<H>) -> Option<Self> {
+        let (owned, timed) = (bud.owned, timed || bud.deadline.is_some());
         let mut tree = home.tree.lock();
         if home.is_cancelled() {
             return None;
         }
         let key = tree.buds.get_or_insert_default().insert(outer, bud)?;
         drop(tree);
-        Some(Self { home: Arc::clone(home), key, outer, owned, is_listed: true, frame: None })
+        Some(Self { home: Arc::clone(home), key, outer, owned, timed, is_listed: true })
     }
 
     pub(crate) fn home(&self) -> &Arc<Node<H>> {
         &self.home
-    }
-
-    /// None as long as nothing in it has asked.
-    pub(crate) fn frame(&self) -> Option<&Arc<Frame<H>>> {
-        self.frame.as_ref()
     }
 
     pub(crate) fn outer(&self) -> Outer {
@@ -109,8 +110,17 @@ impl<H> BudSeat<H> {
         Outer::Bud(self.key)
     }
 
+    pub(crate) fn key(&self) -> BudKey {
+        self.key
+    }
+
     pub(crate) fn is_owned(&self) -> bool {
         self.owned
+    }
+
+    /// True if a deadline of a bud may cancel it.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.timed
     }
 
     /// True if it is cancelled: by what is around it, or alone, if somebody else has made its node.
@@ -124,9 +134,9 @@ impl<H> BudSeat<H> {
         self.home.is_cancelled() || self.home.grown(self.key).is_some()
     }
 
-    /// Makes the frame: something inside asks for it.
-    pub(crate) fn grow(&mut self) {
-        self.frame = self.home.grow_bud(&mut self.home.tree.lock(), self.key);
+    /// The frame, made now if there is none: something inside the poll that goes on needs it.
+    pub(crate) fn grow(&self) -> Option<Arc<Frame<H>>> {
+        self.home.grow_bud(&mut self.home.tree.lock(), self.key)
     }
 
     /// The frame, made now if there is none, and the hold on what is around it. From now on the owner knows the node.
@@ -162,11 +172,11 @@ impl<H> Drop for BudSeat<H> {
 }
 
 impl<H> Buds<H> {
-    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Option<usize> {
-        let next = self.places.vacant_key();
+    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Option<BudKey> {
+        let next = BudKey::try_from(self.places.vacant_key()).ok()?;
         let outer = match outer {
             Outer::Task | Outer::Frame => None,
-            Outer::Bud(key) => match self.places.get_mut(key)? {
+            Outer::Bud(key) => match self.places.get_mut(key as usize)? {
                 Place::Bud { inner: inner @ None, .. } => {
                     *inner = Some(next);
                     Some(key)
@@ -174,11 +184,12 @@ impl<H> Buds<H> {
                 Place::Bud { inner: Some(_), .. } | Place::Node(..) => return None,
             },
         };
-        Some(self.places.insert(Place::Bud { bud, outer, inner: None }))
+        self.places.insert(Place::Bud { bud, outer, inner: None });
+        Some(next)
     }
 
-    fn has_inner(&self, key: usize) -> bool {
-        matches!(self.places.get(key), Some(Place::Bud { inner: Some(_), .. }))
+    fn has_inner(&self, key: BudKey) -> bool {
+        matches!(self.places.get(key as usize), Some(Place::Bud { inner: Some(_), .. }))
     }
 
     /// True if there is one that has no node.
@@ -186,16 +197,16 @@ impl<H> Buds<H> {
         self.grown < self.places.len()
     }
 
-    fn frame(&self, key: usize) -> Option<&Arc<Frame<H>>> {
-        match self.places.get(key)? {
+    fn frame(&self, key: BudKey) -> Option<&Arc<Frame<H>>> {
+        match self.places.get(key as usize)? {
             Place::Node(frame, _) => Some(frame),
             Place::Bud { .. } => None,
         }
     }
 
     /// The outermost bud of the chain in which this one is.
-    fn outermost(&self, key: usize) -> usize {
-        let outwards = |key: &usize| match self.places.get(*key) {
+    fn outermost(&self, key: BudKey) -> BudKey {
+        let outwards = |key: &BudKey| match self.places.get(*key as usize) {
             Some(Place::Bud { outer, .. }) => *outer,
             Some(Place::Node(..)) | None => None,
         };
@@ -206,7 +217,7 @@ impl<H> Buds<H> {
 impl<H> Node<H> {
     /// The frame that somebody has made for a bud of this node.
     #[inline]
-    fn grown(&self, key: usize) -> Option<Arc<Frame<H>>> {
+    fn grown(&self, key: BudKey) -> Option<Arc<Frame<H>>> {
         if !self.has(GROWN) {
             return None;
         }
@@ -214,9 +225,9 @@ impl<H> Node<H> {
     }
 
     /// Takes a place out of the list, with the lock held.
-    fn take_out(&self, tree: &mut Tree<H>, key: usize) -> Option<Place<H>> {
+    fn take_out(&self, tree: &mut Tree<H>, key: BudKey) -> Option<Place<H>> {
         let buds = tree.buds.as_mut()?;
-        let place = buds.places.try_remove(key)?;
+        let place = buds.places.try_remove(key as usize)?;
         match &place {
             Place::Node(..) => {
                 buds.grown -= 1;
@@ -225,7 +236,7 @@ impl<H> Node<H> {
                 }
             }
             Place::Bud { outer, .. } => {
-                let around = outer.and_then(|outer| buds.places.get_mut(outer));
+                let around = outer.and_then(|outer| buds.places.get_mut(outer as usize));
                 if let Some(Place::Bud { inner, .. }) = around {
                     *inner = None;
                 }
@@ -235,12 +246,12 @@ impl<H> Node<H> {
     }
 
     /// Invariant 1: the frame of a bud, made now with all of its chain if there is none. The caller holds the lock of this node.
-    fn grow_bud(self: &Arc<Self>, tree: &mut Tree<H>, key: usize) -> Option<Arc<Frame<H>>> {
+    fn grow_bud(self: &Arc<Self>, tree: &mut Tree<H>, key: BudKey) -> Option<Arc<Frame<H>>> {
         let Tree { buds, children, region, .. } = tree;
         let buds = buds.as_deref_mut()?;
         let outermost = buds.outermost(key);
         let (mut next, mut around) = (Some(outermost), None::<Arc<Frame<H>>>);
-        while let Some(Place::Bud { bud, inner, .. }) = next.and_then(|next| buds.places.get_mut(next)) {
+        while let Some(Place::Bud { bud, inner, .. }) = next.and_then(|next| buds.places.get_mut(next as usize)) {
             let frame = bud.grow(self);
             let node = Arc::clone(frame.node());
             let (parent, key, hold) = match around.replace(Arc::clone(&frame)) {
@@ -255,11 +266,21 @@ impl<H> Node<H> {
             new.region = Some(Arc::clone(&frame));
             drop(new);
             let place = std::mem::replace(&mut next, *inner).unwrap_or(outermost);
-            buds.places[place] = Place::Node(frame, hold.unwrap_or_default());
+            buds.places[place as usize] = Place::Node(frame, hold.unwrap_or_default());
             buds.grown += 1;
             self.put(GROWN, true);
         }
         buds.frame(key).map(Arc::clone)
+    }
+
+    /// The node of a bud whose deadline `at` has passed, made now if there is none; none if that bud has ended.
+    pub(crate) fn bud_due(self: &Arc<Self>, key: BudKey, at: u64) -> Option<Arc<Self>> {
+        let mut tree = self.tree.lock();
+        match tree.buds.as_ref()?.places.get(key as usize)? {
+            Place::Bud { bud, .. } if bud.deadline != Some(at) => return None,
+            Place::Bud { .. } | Place::Node(..) => {}
+        }
+        self.grow_bud(&mut tree, key).map(|frame| Arc::clone(frame.node()))
     }
 
     /// Invariant 4, for a poll that begins with the cancel visible.
@@ -270,7 +291,7 @@ impl<H> Node<H> {
     /// Makes nodes of all buds, for a visit of what is inside. The caller holds the lock of this node.
     pub(super) fn grow_all(self: &Arc<Self>, tree: &mut Tree<H>) {
         let Some(buds) = tree.buds.as_ref().filter(|buds| buds.has_any()) else { return };
-        let keys: Vec<usize> = buds.places.iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = buds.places.iter().map(|(key, _)| key as BudKey).collect();
         keys.into_iter().for_each(|key| drop(self.grow_bud(tree, key)));
     }
 }
@@ -281,6 +302,9 @@ impl<H> Bud<H> {
         let node = Node::unbound_below(home, self.info.clone(), None, self.shielded);
         if self.finalizer {
             node.set_finalizer();
+        }
+        if self.deadline.is_some() {
+            node.set_deadline(self.deadline);
         }
         if let Some(held_off) = self.held_off.take() {
             node.on_held_off.get_or_init(|| held_off);
