@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::core::node::Kind;
+use crate::core::node::{BudView, Inside, Kind};
 use crate::host::{Member, Node};
 use crate::registry;
 use crate::report::Subject;
@@ -112,12 +112,13 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
     while let Some(item) = stack.pop() {
         match item {
             Item::Node(node, depth) => {
-                let (nodes, members) = node.inside();
+                let Inside { nodes, members, buds } = node.inside();
                 let own = members.first().filter(|_| node.info.kind == Kind::Task);
                 entries.push(Entry::of_node(&node, own, depth));
                 if node.info.kind == Kind::Root {
                     entries.extend(Entry::of_unmade(&node, depth + 1));
                 }
+                entries.extend(buds.iter().map(|bud| Entry::of_bud(bud, &node, depth + 1)));
                 // What is popped first was begun first.
                 stack.extend(nodes.into_iter().rev().map(|node| Item::Node(node, depth + 1)));
                 let leaves = members.into_iter().rev().filter(|member| is_leaf(member, &node));
@@ -157,6 +158,19 @@ impl Entry {
             budget: node.on_held_off.get().map(|held_off| Duration::from_nanos(held_off.budget)),
             left: node.deadline().map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
             cause: node.cause().map(|cause| cause.to_string()),
+        }
+    }
+
+    /// A region that waits in `home` and has no node.
+    fn of_bud(bud: &BudView, home: &Node, depth: usize) -> Self {
+        Self {
+            depth: depth + bud.depth,
+            who: Subject::of_info(&bud.info),
+            id: None,
+            state: if bud.shielded && home.is_cancelled() { "holding" } else { state(home) },
+            budget: bud.budget.map(Duration::from_nanos),
+            left: bud.deadline.map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
+            cause: home.cause().map(|cause| cause.to_string()),
         }
     }
 

@@ -77,7 +77,7 @@ pub fn all_tasks() -> Vec<TaskRef> {
 
 /// The tasks of a root that have not ended, in the order in which they began.
 pub(crate) fn tasks_in(root: &Arc<Node>) -> Vec<TaskRef> {
-    tasks_of(below(root).1)
+    tasks_of(below(root, |_| {}).1)
 }
 
 /// Calls code of the program as if from inside the run.
@@ -182,14 +182,16 @@ impl fmt::Display for FindError {
 
 impl Error for FindError {}
 
-/// Everything below a node: nodes and their members, in no particular order. No lock is held over more than one node.
-fn below(root: &Arc<Node>) -> (Vec<Arc<Node>>, Vec<Member>) {
+/// Everything below a node: nodes and their members, in no particular order. No lock is held over more than one node, which each is
+/// made ready for first.
+fn below(root: &Arc<Node>, ready: impl Fn(&Arc<Node>)) -> (Vec<Arc<Node>>, Vec<Member>) {
     let (mut nodes, mut members) = (vec![Arc::clone(root)], Vec::new());
     let mut next = 0;
     while let Some(node) = nodes.get(next) {
-        let (inner_nodes, inner_members) = node.inside();
-        nodes.extend(inner_nodes);
-        members.extend(inner_members);
+        ready(node);
+        let inside = node.inside();
+        nodes.extend(inside.nodes);
+        members.extend(inside.members);
         next += 1;
     }
     (nodes, members)
@@ -197,7 +199,7 @@ fn below(root: &Arc<Node>) -> (Vec<Arc<Node>>, Vec<Member>) {
 
 /// What a root waits for, by name: its tasks, and the shields that are named or stand for themselves.
 pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
-    let (nodes, members) = below(root);
+    let (nodes, members) = below(root, Node::grow_buds);
     let tasks = tasks_of(members);
     let shields = nodes.iter().filter(|node| {
         // Nothing else that is listed stands for it: it is in no task of ours, and in no other shield.
@@ -218,7 +220,7 @@ pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
         Some(at) => Some(at.saturating_sub(now)),
         None => node.on_held_off.get().map(|held_off| held_off.budget),
     };
-    let shields = below(root).0.into_iter().filter(|node| node.info.kind == Kind::Shield);
+    let shields = below(root, Node::grow_buds).0.into_iter().filter(|node| node.info.kind == Kind::Shield);
     let longest = shields.map(|node| left(&node)).reduce(|one, other| Some(one?.max(other?))).flatten();
     longest.map(Duration::from_nanos)
 }

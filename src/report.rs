@@ -49,7 +49,7 @@ impl Subject {
         let own = Self::of_node(node);
         let around = std::iter::successors(node.parent(), |node| node.parent());
         let task = around.filter(|node| node.info.kind == Kind::Task).find_map(|node| {
-            let (_, members) = node.inside();
+            let members = node.inside().members;
             members.iter().find_map(|member| member.with_task(TaskInfo::name))
         });
         match (&own.name, task) {

@@ -10,7 +10,7 @@ mod links;
 mod tasks;
 
 use bud::Buds;
-pub(crate) use bud::{Bud, BudKey, BudSeat, Outer};
+pub(crate) use bud::{Bud, BudKey, BudSeat, BudView, Outer};
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 use leaf::Listed;
@@ -403,14 +403,24 @@ impl<H> Node<H> {
         drop(waker);
     }
 
-    /// What is inside: the nodes, and the frames and tasks, in the order in which they came.
-    pub(crate) fn inside(self: &Arc<Self>) -> (Vec<Arc<Self>>, Vec<Member<H>>) {
-        let mut tree = self.tree.lock();
-        self.grow_all(&mut tree);
+    /// What is inside. A look: buds stay what they are.
+    pub(crate) fn inside(self: &Arc<Self>) -> Inside<H> {
+        let tree = self.tree.lock();
         let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
         let region = tree.region.iter().map(|frame| Member::Frame(Arc::clone(frame)));
-        (nodes, region.chain(tree.tasks.iter().map(|(key, listed)| self.member_of(TaskKey::of(key), listed))).collect())
+        let tasks = tree.tasks.iter().map(|(key, listed)| self.member_of(TaskKey::of(key), listed));
+        let buds = tree.buds.as_ref().map(|buds| buds.views()).unwrap_or_default();
+        Inside { nodes, members: region.chain(tasks).collect(), buds }
     }
+}
+
+/// What is inside a node, in the order in which it came.
+pub(crate) struct Inside<H> {
+    pub(crate) nodes: Vec<Arc<Node<H>>>,
+    /// The frame of the region, and the tasks.
+    pub(crate) members: Vec<Member<H>>,
+    /// The regions that wait without a node. What is inside of such a one follows it.
+    pub(crate) buds: Vec<BudView>,
 }
 
 /// What a visit of a child found.

@@ -11,6 +11,7 @@ use crate::host::{self, BudSeat, Frame, Node};
 use crate::plan::Sketch;
 
 /// Where a bud can be planted.
+#[derive(Clone)]
 struct Soil {
     home: Arc<Node>,
     outer: Outer,
@@ -38,7 +39,7 @@ pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
     };
     for depth in first.into_iter().flat_map(|first| first..) {
         let Some(outer) = around(|around| around.sketch(depth)).flatten() else { break };
-        let Some(planted) = soil.plant(&outer, waker) else {
+        let Some(planted) = soil.clone().plant(&outer, waker) else {
             around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
             return Err(sketch);
         };
@@ -66,7 +67,8 @@ impl Found {
 }
 
 impl Soil {
-    fn plant(&self, sketch: &Sketch, waker: &Waker) -> Option<BudSeat> {
+    #[inline]
+    fn plant(self, sketch: &Sketch, waker: &Waker) -> Option<BudSeat> {
         let deadline = sketch.deadline();
         if deadline.is_some_and(|at| at <= born()) {
             return None;
@@ -76,8 +78,8 @@ impl Soil {
         }
         let waker = (self.outer == Outer::Task || deadline.is_some()).then(|| waker.clone());
         let bud = sketch.bud(&self.home, self.owned, waker);
-        let planted = BudSeat::plant(&self.home, self.outer, self.timed, bud)?;
-        sketch.is_listed(&self.home);
+        let planted = BudSeat::plant(self.home, self.outer, self.timed, bud)?;
+        sketch.is_listed(planted.home());
         Some(planted)
     }
 }

@@ -18,7 +18,8 @@ pub(crate) fn cut_shields(root: &Arc<Node>) {
         if node.is_shielded() && !node.is_requested() {
             cut(&node);
         }
-        next.extend(node.inside().0);
+        node.grow_buds();
+        next.extend(node.inside().nodes);
     }
 }
 

@@ -459,10 +459,14 @@ fn poll<F: Future>(fut: &mut Option<Pin<Box<F>>>, cx: &mut Context<'_>) -> Poll<
 
 /// What is open inside a scope, from the outside inwards.
 fn open_in(scope: &ScopeHandle) -> Vec<Subject> {
-    let mut nodes = scope.node().inside().0;
+    let nodes_in = |node: &Arc<Node>| {
+        node.grow_buds();
+        node.inside().nodes
+    };
+    let mut nodes = nodes_in(scope.node());
     let mut next = 0;
     while let Some(node) = nodes.get(next) {
-        let inner = node.inside().0;
+        let inner = nodes_in(node);
         nodes.extend(inner);
         next += 1;
     }

@@ -26,3 +26,4 @@ mod test_macro;
 mod testing;
 mod traps;
 mod ui;
+mod waiting;

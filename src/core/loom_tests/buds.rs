@@ -20,7 +20,7 @@ impl Region {
     /// None if it has to be a node from the start.
     fn planted(home: &Arc<Node>) -> Option<Self> {
         let (bell, waker) = Bell::new();
-        let seat = Some(BudSeat::plant(home, Outer::Task, false, bud(Some(waker.clone())))?);
+        let seat = Some(BudSeat::plant(Arc::clone(home), Outer::Task, false, bud(Some(waker.clone())))?);
         Some(Self { seat, bell, waker, framed: None })
     }
 
@@ -66,12 +66,18 @@ fn bud(waker: Option<std::task::Waker>) -> Bud<()> {
 
 /// A bud inside of another.
 fn planted_in(outer: &BudSeat) -> Option<BudSeat> {
-    BudSeat::plant(outer.home(), outer.as_outer(), false, bud(None))
+    BudSeat::plant(Arc::clone(outer.home()), outer.as_outer(), false, bud(None))
+}
+
+/// The nodes in a node, with those of all buds.
+fn nodes_in(node: &Arc<Node>) -> Vec<Arc<Node>> {
+    node.grow_buds();
+    node.inside().nodes
 }
 
 /// What is listed below a node has `frame` as its region.
 fn is_region_in(node: &Arc<Node>, frame: &Arc<Frame>) -> bool {
-    node.inside().0.iter().any(|inner| Arc::ptr_eq(inner, frame.node()))
+    nodes_in(node).iter().any(|inner| Arc::ptr_eq(inner, frame.node()))
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn a_bud_that_ends_while_its_home_is_cancelled_leaves_nothing_behind() {
         let cancel = spawn(&home, |home| home.cancel(cause()));
         region.end();
         join(cancel);
-        assert!(home.inside().0.is_empty());
+        assert!(nodes_in(&home).is_empty());
     });
 }
 
@@ -122,8 +128,8 @@ fn two_that_look_into_a_bud_and_its_owner_get_one_node_and_no_mark_is_left() {
     model(|| {
         let home = scope(&root());
         let mut region = Region::planted(&home).expect("nothing is cancelled");
-        let one = spawn(&home, |home| home.inside().0);
-        let two = spawn(&home, |home| home.inside().0);
+        let one = spawn(&home, nodes_in);
+        let two = spawn(&home, nodes_in);
         region.claim();
         for seen in [join(one), join(two)] {
             assert!(seen.len() == 1 && Arc::ptr_eq(&seen[0], region.node()), "{seen:?}");
@@ -139,7 +145,7 @@ fn a_bud_that_is_looked_into_and_cancelled_at_once_is_woken() {
     model(|| {
         let home = scope(&root());
         let mut region = Region::planted(&home).expect("nothing is cancelled");
-        let look = spawn(&home, |home| home.inside().0);
+        let look = spawn(&home, nodes_in);
         let cancel = spawn(&home, |home| home.cancel(cause()));
         join(cancel);
         assert_eq!(join(look).len(), 1);
@@ -153,7 +159,7 @@ fn a_bud_in_a_bud_is_found_through_that_whoever_looks_meanwhile() {
     model(|| {
         let home = scope(&root());
         let mut outer = Region::planted(&home).expect("nothing is cancelled");
-        let look = spawn(&home, |home| home.inside().0.len());
+        let look = spawn(&home, |home| nodes_in(home).len());
         let inner = outer.seat.as_ref().and_then(planted_in);
         assert_eq!(join(look), 1);
         let inner = inner.and_then(|seat| seat.claim());
@@ -189,7 +195,7 @@ fn a_bud_that_ends_together_with_the_one_around_it_leaves_nothing_behind() {
         let moved = loom::thread::spawn(move || drop(inner));
         outer.end();
         join(moved);
-        assert!(home.inside().0.is_empty());
+        assert!(nodes_in(&home).is_empty());
     });
 }
 
@@ -198,7 +204,7 @@ fn a_bud_holds_the_frame_around_it_in_each_poll_that_sees_the_cancel() {
     model(|| {
         let home = scope(&root());
         let mut outer = Poller::new(frame_of(&home));
-        let seat = BudSeat::plant(&home, Outer::Frame, false, bud(None)).expect("nothing is cancelled");
+        let seat = BudSeat::plant(Arc::clone(&home), Outer::Frame, false, bud(None)).expect("nothing is cancelled");
         let cancel = spawn(&home, |home| home.cancel(cause()));
         let first = outer.poll(&mut []);
         assert!(matches!(first, None | Some(Verdict::Probe)), "{first:?}");
@@ -227,7 +233,7 @@ fn a_bud_that_is_left_in_a_node_that_ends_is_cancelled_from_above() {
         join(cancel);
         assert!(region.settle(false), "a wake was lost");
         region.end();
-        assert!(top.inside().0.is_empty() && home.inside().0.is_empty());
+        assert!(nodes_in(&top).is_empty() && nodes_in(&home).is_empty());
     });
 }
 
@@ -240,7 +246,7 @@ fn a_bud_that_ends_while_its_home_does_leaves_nothing_behind() {
         let end = spawn(&home, |home| home.detach());
         region.end();
         join(end);
-        assert!(top.inside().0.is_empty() && home.inside().0.is_empty());
+        assert!(nodes_in(&top).is_empty() && nodes_in(&home).is_empty());
     });
 }
 

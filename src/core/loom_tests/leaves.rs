@@ -142,7 +142,7 @@ fn a_leaf_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
         let cancel = spawn(&member, cancel_alone);
         task.end(&home);
         join(cancel);
-        let (nodes, members) = home.inside();
+        let node::Inside { nodes, members, .. } = home.inside();
         assert!(nodes.is_empty() && members.is_empty(), "{nodes:?}");
         assert!(member.has_ended() && !cancel_alone(&member), "it has ended");
     });

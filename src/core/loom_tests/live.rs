@@ -171,11 +171,11 @@ fn a_rescue_that_moves_its_node_survives_the_end_of_the_nursery_around_it() {
         let end = spawn(&nursery, |nursery| nursery.detach());
         shield.reparent(&root);
         join(end);
-        let inside = root.inside().0;
+        let inside = root.inside().nodes;
         assert_eq!(inside.len(), 1, "linked twice, or lost: {inside:?}");
         assert!(shield.parent().is_some_and(|parent| Arc::ptr_eq(&parent, &root)));
         shield.detach();
-        assert!(root.inside().0.is_empty());
+        assert!(root.inside().nodes.is_empty());
     });
 }
 

@@ -304,7 +304,7 @@ fn a_node_that_ends_while_what_is_around_it_ends_is_in_no_list() {
         let end = spawn(&middle, |middle| middle.detach());
         leaf.detach();
         join(end);
-        assert!(top.inside().0.is_empty() && middle.inside().0.is_empty(), "{:?}", top.inside().0);
+        assert!(top.inside().nodes.is_empty() && middle.inside().nodes.is_empty(), "{:?}", top.inside().nodes);
         assert!(leaf.parent().is_none());
     });
 }
@@ -319,8 +319,8 @@ fn an_exposed_part_that_ends_is_told_nothing_more_and_leaves_both_lists() {
         let cancel = spawn(&outside, |outside| outside.cancel(cause()));
         exposed.detach();
         join(cancel);
-        assert!(shield.inside().0.is_empty());
-        assert_eq!(outside.inside().0.len(), 1, "only the shield is left");
+        assert!(shield.inside().nodes.is_empty());
+        assert_eq!(outside.inside().nodes.len(), 1, "only the shield is left");
         assert!(exposed.outside().is_none());
     });
 }

@@ -27,7 +27,7 @@ fn two_that_branch_a_task_get_one_node() {
         let other = spawn(&frame, Frame::branch);
         let mine = frame.branch();
         assert!(Arc::ptr_eq(&mine, &join(other)));
-        assert_eq!(home.inside().0.len(), 1);
+        assert_eq!(home.inside().nodes.len(), 1);
     });
 }
 
@@ -93,7 +93,7 @@ fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
         frame.end_task();
         drop(home.remove_task(key, || None));
         join(cancel);
-        let (nodes, members) = home.inside();
+        let super::node::Inside { nodes, members, .. } = home.inside();
         assert!(nodes.is_empty() && members.is_empty(), "{nodes:?}");
         assert!(!frame.cancel_task(cause), "it has ended");
     });

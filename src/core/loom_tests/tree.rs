@@ -224,7 +224,7 @@ fn a_node_that_ends_during_a_cancel_leaves_nothing_behind() {
         let cancel = spawn(&top, |top| top.cancel(cause()));
         node.detach();
         join(cancel);
-        assert!(top.inside().0.is_empty());
+        assert!(top.inside().nodes.is_empty());
         assert!(node.parent().is_none());
     });
 }

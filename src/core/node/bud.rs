@@ -31,7 +31,7 @@ pub(crate) struct Bud<H> {
 /// 1. A bud becomes a node at most once, under the lock of its home, and takes its waker along. All buds of its chain, which is itself,
 ///    those around it and those in it, become nodes with it: whatever is inside of a node is found through that.
 /// 2. Only its owner takes a place out. While there is a place whose owner may not know that it has a node, the home is marked.
-/// 3. A cancelled node lists no new bud, and whoever visits a node, to cancel it or to look, leaves none. So a new node was not cancelled
+/// 3. A cancelled node lists no new bud, and who visits a node to cancel what is inside leaves none. So a new node was not cancelled
 ///    yet, and a visit that is on its way finds it among the children.
 /// 4. A bud holds what is around it from its growth on, as if it had from the start: the poll that begins with a cancel visible makes
 ///    sure of that before it looks. It is polled with the waker of that, so it needs none of its own there.
@@ -56,6 +56,17 @@ impl<H> Default for Buds<H> {
     fn default() -> Self {
         Self { places: Slab::new(), grown: 0 }
     }
+}
+
+/// What others see of a bud.
+pub(crate) struct BudView {
+    pub(crate) info: Info,
+    pub(crate) shielded: bool,
+    /// In ticks of the host, as the next one.
+    pub(crate) budget: Option<u64>,
+    pub(crate) deadline: Option<u64>,
+    /// In how many other buds it is.
+    pub(crate) depth: usize,
 }
 
 /// What a bud is in.
@@ -86,7 +97,8 @@ pub(crate) struct BudSeat<H> {
 impl<H> BudSeat<H> {
     /// Lists a bud inside of `home`. None if it has to be a node from the start: `home` is cancelled, or what is to be around it has
     /// a node by now, or has another bud in it.
-    pub(crate) fn plant(home: &Arc<Node<H>>, outer: Outer, timed: bool, bud: Bud<H>) -> Option<Self> {
+    #[inline]
+    pub(crate) fn plant(home: Arc<Node<H>>, outer: Outer, timed: bool, bud: Bud<H>) -> Option<Self> {
         let (owned, timed) = (bud.owned, timed || bud.deadline.is_some());
         let mut tree = home.tree.lock();
         if home.is_cancelled() {
@@ -94,7 +106,7 @@ impl<H> BudSeat<H> {
         }
         let key = tree.buds.get_or_insert_default().insert(outer, bud)?;
         drop(tree);
-        Some(Self { home: Arc::clone(home), key, outer, owned, timed, is_listed: true })
+        Some(Self { home, key, outer, owned, timed, is_listed: true })
     }
 
     pub(crate) fn home(&self) -> &Arc<Node<H>> {
@@ -192,6 +204,31 @@ impl<H> Buds<H> {
         matches!(self.places.get(key as usize), Some(Place::Bud { inner: Some(_), .. }))
     }
 
+    /// What there is to see of them.
+    pub(super) fn views(&self) -> Vec<BudView> {
+        let outermost = self.places.iter().filter(|(_, place)| matches!(place, Place::Bud { outer: None, .. }));
+        outermost.flat_map(|(key, _)| self.chain(key)).collect()
+    }
+
+    /// A bud, and those in it.
+    fn chain(&self, outermost: usize) -> impl Iterator<Item = BudView> {
+        let inner = |key: &usize| match self.places.get(*key) {
+            Some(Place::Bud { inner, .. }) => inner.map(|inner| inner as usize),
+            Some(Place::Node(..)) | None => None,
+        };
+        let buds = std::iter::successors(Some(outermost), inner).filter_map(|key| match self.places.get(key)? {
+            Place::Bud { bud, .. } => Some(bud),
+            Place::Node(..) => None,
+        });
+        buds.enumerate().map(|(depth, bud)| BudView {
+            info: bud.info.clone(),
+            shielded: bud.shielded,
+            budget: bud.held_off.as_ref().map(|held_off| held_off.budget),
+            deadline: bud.deadline,
+            depth,
+        })
+    }
+
     /// True if there is one that has no node.
     pub(super) fn has_any(&self) -> bool {
         self.grown < self.places.len()
@@ -283,7 +320,7 @@ impl<H> Node<H> {
         self.grow_bud(&mut tree, key).map(|frame| Arc::clone(frame.node()))
     }
 
-    /// Invariant 4, for a poll that begins with the cancel visible.
+    /// Makes nodes of all buds: for a poll that begins with the cancel visible (invariant 4), and for those who act on what is inside.
     pub(crate) fn grow_buds(self: &Arc<Self>) {
         self.grow_all(&mut self.tree.lock());
     }

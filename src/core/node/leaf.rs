@@ -377,7 +377,7 @@ mod tests {
         let memory = Arc::new(Memory);
         let waker = Waker::from(Arc::clone(&memory));
         let nursery = nursery(64, 64, &waker);
-        assert_eq!((Arc::strong_count(&memory), nursery.inside().1.len()), (2, 0));
+        assert_eq!((Arc::strong_count(&memory), nursery.inside().members.len()), (2, 0));
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl<H> Node<H> {
     fn give_up_children(self: &Arc<Self>) {
         if let Some(parent) = self.parent() {
             // The owner of an orphan, if it has one still, may be moving it itself.
-            self.inside().0.iter().for_each(|orphan| orphan.move_to(&parent, |from| same(from, Some(self))));
+            self.grow_buds();
+            self.inside().nodes.iter().for_each(|orphan| orphan.move_to(&parent, |from| same(from, Some(self))));
         }
     }
 

@@ -1,0 +1,318 @@
+//! Regions that wait while nobody has looked into them, and what makes nodes of them.
+
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use testudo::{
+    CancelScope, CauseKind, EffectiveDeadline, all_tasks, cancelled, catch_cancelled, checkpoint, current_deadline, dump,
+    move_on_after, nursery, shield, shield_scoped,
+};
+use tokio::join;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Count, Log, OnDrop, S, is_pending, plain_task, turns};
+
+/// The lines of a dump from the one that has `from` on, without places and ages.
+fn lines(from: &str) -> Vec<String> {
+    let text = dump().to_string();
+    let lines = text.lines().skip_while(|line| !line.contains(from));
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let first = lines.clone().next().map_or(0, depth);
+    let short = |line: &str| {
+        let (who, rest) = line.split_once(" at ").unwrap();
+        let state: Vec<&str> = rest.split(", ").skip(1).filter(|part| !part.starts_with("age")).collect();
+        format!("{}, {}", &who[first..], state.join(", "))
+    };
+    lines.take_while(|line| line.contains(from) || depth(line) > first).map(short).collect()
+}
+
+#[testudo::test(start_paused = true)]
+async fn all_that_waits_is_in_a_dump_inside_of_what_it_is_in() {
+    let body = async {
+        let inner = shield(CancelScope::new().name("C").timeout(5 * S).run(pending::<()>())).name("B").budget(3 * S);
+        let scope = CancelScope::new().name("A").run(inner);
+        assert!(is_pending(pin!(scope)).await, "it is dropped at once");
+        let inner = catch_cancelled(CancelScope::new().name("C").timeout(5 * S).run(pending::<()>()));
+        let mut scope = pin!(CancelScope::new().name("A").run(inner));
+        assert!(is_pending(scope.as_mut()).await);
+        let expected = [
+            "scope A, running",
+            "  catch point, running",
+            "    scope C, running, 5.0s left",
+        ];
+        assert_eq!(lines("scope A"), expected);
+        // A look changes nothing, and another poll neither.
+        assert!(is_pending(scope.as_mut()).await);
+        assert_eq!(lines("scope A"), expected);
+    };
+    nursery(|n| async move { n.spawn(body).await.unwrap() }).await.unwrap();
+    assert_eq!(lines("scope A"), [""; 0], "nothing is left");
+}
+
+#[testudo::test(start_paused = true)]
+async fn shield_that_waits_and_holds_off_says_so_in_a_dump() {
+    let outer = CancelScope::new().name("outer");
+    let handle = outer.handle();
+    let body = async {
+        shield(sleep(2 * S)).name("inner").budget(3 * S).await;
+        pending::<()>().await;
+    };
+    let watch = async {
+        sleep(S / 2).await;
+        assert_eq!(lines("scope outer"), ["scope outer, running", "  shield inner, running"]);
+        handle.cancel("test");
+        turns().await;
+        assert_eq!(lines("scope outer"), ["scope outer, cancelled", "  shield inner, holding, 3.0s left"]);
+    };
+    let (end, ()) = join!(outer.run(body), watch);
+    assert!(end.is_err());
+}
+
+/// Two that wait beside each other in what waits itself.
+#[testudo::test(start_paused = true)]
+async fn siblings_that_wait_are_both_polled_once_more_by_a_cancel() {
+    let log = Log::default();
+    let last_words = |word: &'static str| {
+        let log = log.clone();
+        async move {
+            cancelled().await;
+            log.push(word);
+        }
+    };
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let body = async {
+        let inner = async {
+            let one = CancelScope::new().run(CancelScope::new().run(last_words("one")));
+            let two = CancelScope::new().run(last_words("two"));
+            join!(one, two)
+        };
+        CancelScope::new().run(inner).await
+    };
+    let cancel = async {
+        sleep(S).await;
+        handle.cancel("test");
+    };
+    let (_, ()) = join!(outer.run(body), cancel);
+    let mut seen = log.seen();
+    seen.sort_unstable();
+    assert_eq!(seen, ["one", "two"]);
+}
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[testudo::test(start_paused = true)]
+async fn scope_that_waits_is_judged_by_where_it_is_polled_next() {
+    let told = Count::default();
+    let scope = || -> Boxed {
+        let told = told.clone();
+        Box::pin(async move {
+            let wait = async {
+                cancelled().await;
+                told.add();
+            };
+            drop(CancelScope::new().run(CancelScope::new().run(wait)).await);
+        })
+    };
+    // Begun without a look into it, in a task that goes on and one that ends.
+    let mut moved: Boxed = Box::pin(async {
+        drop(CancelScope::new().run(CancelScope::new().run(pending::<()>())).await);
+    });
+    assert!(is_pending(moved.as_mut()).await);
+    let mut other = scope();
+    let mut begun = nursery(|n| async move {
+        let task = n.spawn(async move {
+            assert!(is_pending(other.as_mut()).await);
+            Ok::<_, String>(other)
+        });
+        Ok(task.await.unwrap())
+    })
+    .await
+    .unwrap();
+    let end = move_on_after(S, async {
+        join!(moved, begun.as_mut());
+    });
+    assert!(end.await.is_none());
+    assert_eq!(told.get(), 1);
+}
+
+#[testudo::test(start_paused = true)]
+async fn what_waits_in_a_scope_that_has_ended_is_judged_by_what_was_around_that() {
+    let log = Log::default();
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let body = async {
+        let mut inner = pin!(CancelScope::new().run(async {
+            cancelled().await;
+            log.push("told");
+        }));
+        // It stays in the tree when the scope in which it began ends.
+        CancelScope::new().run(async { assert!(is_pending(inner.as_mut()).await) }).await.unwrap();
+        inner.await.unwrap();
+    };
+    let cancel = async {
+        sleep(S).await;
+        handle.cancel("test");
+    };
+    let (end, ()) = join!(outer.run(body), cancel);
+    assert!(end.is_ok(), "it has ended in spite of the cancel");
+    assert_eq!(log.seen(), ["told"]);
+}
+
+#[testudo::test(start_paused = true)]
+async fn deadline_of_what_waits_fires_wherever_that_is() {
+    let start = Instant::now();
+    let inner = || CancelScope::new().timeout(2 * S).run(pending::<()>());
+    let nested = CancelScope::new().timeout(10 * S).run(CancelScope::new().run(inner()));
+    assert_eq!(nested.await.unwrap().unwrap().unwrap_err().cause().kind(), CauseKind::Deadline);
+    assert_eq!(start.elapsed(), 2 * S);
+    // The earlier one around it.
+    let nested = CancelScope::new().timeout(S).run(inner());
+    assert!(nested.await.is_err());
+    assert_eq!(start.elapsed(), 3 * S);
+    // Polled with wakers of their own, and in a task of nobody's.
+    let mut set: FuturesUnordered<_> = (1..4).map(|n| move_on_after(n * S, pending::<()>())).collect();
+    while set.next().await.is_some() {}
+    assert_eq!(start.elapsed(), 6 * S);
+    assert_eq!(plain_task(move_on_after(S, pending::<()>())).await.unwrap(), None);
+    assert_eq!(start.elapsed(), 7 * S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn deadline_that_has_passed_ends_a_checkpoint_in_what_waits() {
+    let passed = Count::default();
+    let body = async {
+        assert_eq!(current_deadline(), EffectiveDeadline::At(Instant::now() + S));
+        yield_now().await;
+        assert_eq!(current_deadline(), EffectiveDeadline::At(Instant::now() + S));
+        // In one poll, so that nobody else has seen that it has passed.
+        tokio::time::advance(S).await;
+        checkpoint().await;
+        passed.add();
+    };
+    assert!(CancelScope::new().timeout(S).run(CancelScope::new().run(body)).await.is_err());
+    assert_eq!(passed.get(), 0);
+}
+
+#[testudo::test(start_paused = true)]
+async fn look_at_a_deadline_leaves_it_where_it_was() {
+    let start = Instant::now();
+    let body = async {
+        yield_now().await;
+        assert_eq!(current_deadline(), EffectiveDeadline::At(start + S));
+        pending::<()>().await;
+    };
+    assert!(CancelScope::new().timeout(S).run(body).await.is_err());
+    assert_eq!(start.elapsed(), S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn task_of_nobodys_that_waits_in_a_scope_is_cancelled_with_the_run() {
+    let log = Log::default();
+    let wait = {
+        let log = log.clone();
+        async move {
+            cancelled().await;
+            log.push("told");
+        }
+    };
+    let task = plain_task(CancelScope::new().run(CancelScope::new().run(wait)));
+    turns().await;
+    testudo::ShutdownHandle::current().unwrap().shutdown("test");
+    shield(async { drop(task.await) }).await;
+    assert_eq!(log.seen(), ["told"]);
+}
+
+#[testudo::test(start_paused = true)]
+async fn shield_that_waits_in_what_is_dropped_ends_all_the_same() {
+    let (done, dropped) = (Count::default(), Count::default());
+    let work = {
+        let (done, guard) = (done.clone(), OnDrop(dropped.clone()));
+        async move {
+            sleep(S).await;
+            done.add();
+            drop(guard);
+        }
+    };
+    {
+        let mut scope = pin!(CancelScope::new().run(CancelScope::new().run(shield(work))));
+        assert!(is_pending(scope.as_mut()).await);
+    }
+    assert_eq!((done.get(), dropped.get()), (0, 0));
+    sleep(2 * S).await;
+    assert_eq!((done.get(), dropped.get()), (1, 1));
+}
+
+#[testudo::test(start_paused = true)]
+async fn budget_of_a_shield_that_waits_runs_from_the_cancel_that_it_holds_off() {
+    let start = Instant::now();
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let body = async {
+        let inner = CancelScope::new().run(shield(pending::<()>()).budget(2 * S));
+        drop(CancelScope::new().run(inner).await);
+    };
+    let cancel = async {
+        sleep(S).await;
+        handle.cancel("test");
+    };
+    let (end, ()) = join!(outer.run(body), cancel);
+    assert!(end.is_err());
+    assert_eq!(start.elapsed(), 3 * S);
+}
+
+/// What is opened in it later, and a handle from inside.
+#[testudo::test(start_paused = true)]
+async fn what_waits_goes_on_as_a_node_when_something_is_opened_in_it() {
+    let log = Log::default();
+    let go = Notify::new();
+    let outer = CancelScope::new();
+    let handle = outer.handle();
+    let body = async {
+        go.notified().await;
+        let children = nursery(|n| {
+            let log = log.clone();
+            async move {
+                n.spawn(async move {
+                    cancelled().await;
+                    log.push("child");
+                });
+            }
+        });
+        drop(children.await);
+    };
+    let steps = async {
+        turns().await;
+        go.notify_one();
+        turns().await;
+        assert!(lines("scope A").iter().any(|line| line.trim_start().starts_with("nursery")), "{}", dump());
+        handle.cancel("test");
+    };
+    let (_, ()) = join!(outer.run(CancelScope::new().name("A").run(body)), steps);
+    assert_eq!(log.seen(), ["child"]);
+}
+
+/// Nothing of ours keeps what has ended: not in the tree, not in the queue of deadlines, also if others looked meanwhile.
+#[testudo::test(start_paused = true)]
+async fn what_has_waited_leaves_nothing_behind() {
+    let before = dump().to_string().lines().count();
+    for turn in 0..300 {
+        let body = async {
+            yield_now().await;
+            if turn % 3 == 0 {
+                assert!(dump().to_string().lines().count() > before);
+            }
+            if turn % 5 == 0 {
+                assert!(testudo::current_task().is_some_and(|task| all_tasks().contains(&task)));
+            }
+            yield_now().await;
+        };
+        let inner = CancelScope::new().timeout(Duration::from_secs(3600)).run(CancelScope::new().run(body));
+        shield_scoped(catch_cancelled(CancelScope::new().run(async { drop(inner.await) }))).await.unwrap().unwrap();
+    }
+    assert_eq!(dump().to_string().lines().count(), before);
+}
