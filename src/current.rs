@@ -529,12 +529,3 @@ pub(crate) fn born() -> Ticks {
     }
     now
 }
-#[cfg(test)]
-mod sizes {
-    use super::*;
-    #[test]
-    fn sizes() {
-        eprintln!("Current {} OptCurrent {} Sketch {} Level {} Draft {} BudSeat {} LeafSeat {} Plan {} Branch {} ", size_of::<Current>(), size_of::<Option<Current>>(), size_of::<Sketch>(), size_of::<Level>(), size_of::<Draft>(), size_of::<BudSeat>(), size_of::<LeafSeat>(), size_of::<crate::plan::Plan>(), size_of::<crate::seat::Branch>());
-        eprintln!("Bud {} Node {} Frame {} ", size_of::<crate::host::Bud>(), size_of::<Node>(), size_of::<Frame>());
-    }
-}

@@ -34,7 +34,9 @@ enum Found {
 /// it is cancelled, or is polled by another waker than what is around it, so that it has to hold that.
 pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
     let id = WakerId::of(waker);
-    let Some((first, mut soil)) = around(|around| around.find(id)).flatten().and_then(|(first, found)| Some((first, found.soil()?))) else {
+    let Some((first, mut soil)) =
+        around(|around| around.find(id)).flatten().and_then(|(first, found)| Some((first, found.soil()?)))
+    else {
         return Err(sketch);
     };
     for depth in first.into_iter().flat_map(|first| first..) {
@@ -56,7 +58,9 @@ impl Found {
     fn soil(self) -> Option<Soil> {
         match self {
             Self::Soil(soil) => Some(soil),
-            Self::Task(frame) => Some(Soil { home: frame.branch(), outer: Outer::Frame, owned: frame.is_owned(), timed: false }),
+            Self::Task(frame) => {
+                Some(Soil { home: frame.branch(), outer: Outer::Frame, owned: frame.is_owned(), timed: false })
+            }
             // A task stays on its runtime; the main future of one is polled on any.
             Self::Nothing => {
                 tokio::task::try_id()?;
@@ -120,9 +124,8 @@ impl Current {
         if self.polled_by != id {
             return None;
         }
-        let soil = |home: &Arc<Node>, outer, owned, timed| {
-            Found::Soil(Soil { home: Arc::clone(home), outer, owned, timed })
-        };
+        let soil =
+            |home: &Arc<Node>, outer, owned, timed| Found::Soil(Soil { home: Arc::clone(home), outer, owned, timed });
         Some(match (self.frame(), self.bud()) {
             (Some(frame), _) => match frame.own_node() {
                 Some(node) => soil(node, Outer::Frame, frame.is_owned(), false),
@@ -143,7 +146,9 @@ impl Current {
     /// True if a bud that was planted inside of this finds itself there again, polled with the waker `id`.
     fn is_around(&self, bud: &BudSeat, id: WakerId) -> bool {
         let is_same = match (self.frame(), self.bud()) {
-            (Some(frame), _) => bud.outer() == Outer::Frame && frame.own_node().is_some_and(|node| Arc::ptr_eq(node, bud.home())),
+            (Some(frame), _) => {
+                bud.outer() == Outer::Frame && frame.own_node().is_some_and(|node| Arc::ptr_eq(node, bud.home()))
+            }
             (None, Some(outer)) => bud.outer() == outer.as_outer() && Arc::ptr_eq(outer.home(), bud.home()),
             (None, None) => false,
         };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
-    CancelScope, CauseKind, EffectiveDeadline, all_tasks, cancelled, catch_cancelled, checkpoint, current_deadline, dump,
-    move_on_after, nursery, shield, shield_scoped,
+    CancelScope, CauseKind, EffectiveDeadline, all_tasks, cancelled, catch_cancelled, checkpoint, current_deadline,
+    dump, move_on_after, nursery, shield, shield_scoped,
 };
 use tokio::join;
 use tokio::sync::Notify;
@@ -39,11 +39,7 @@ async fn all_that_waits_is_in_a_dump_inside_of_what_it_is_in() {
         let inner = catch_cancelled(CancelScope::new().name("C").timeout(5 * S).run(pending::<()>()));
         let mut scope = pin!(CancelScope::new().name("A").run(inner));
         assert!(is_pending(scope.as_mut()).await);
-        let expected = [
-            "scope A, running",
-            "  catch point, running",
-            "    scope C, running, 5.0s left",
-        ];
+        let expected = ["scope A, running", "  catch point, running", "    scope C, running, 5.0s left"];
         assert_eq!(lines("scope A"), expected);
         // A look changes nothing, and another poll neither.
         assert!(is_pending(scope.as_mut()).await);

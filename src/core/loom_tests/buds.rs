@@ -2,7 +2,7 @@
 
 use super::super::frame::Verdict;
 use super::super::node::{self, Bud, Kind, Outer};
-use super::super::sync::{Arc, model};
+use super::super::sync::{Arc, model, thread};
 use super::{Bell, Frame, Node, Poller, cause, check_flags, frame_of, info, join, root, scope, spawn};
 
 type BudSeat = node::BudSeat<()>;
@@ -61,7 +61,15 @@ impl Region {
 }
 
 fn bud(waker: Option<std::task::Waker>) -> Bud<()> {
-    Bud { info: info(Kind::Scope), shielded: false, finalizer: false, held_off: None, deadline: None, owned: false, waker }
+    Bud {
+        info: info(Kind::Scope),
+        shielded: false,
+        finalizer: false,
+        held_off: None,
+        deadline: None,
+        owned: false,
+        waker,
+    }
 }
 
 /// A bud inside of another.
@@ -192,7 +200,7 @@ fn a_bud_that_ends_together_with_the_one_around_it_leaves_nothing_behind() {
         let home = scope(&root());
         let outer = Region::planted(&home).expect("nothing is cancelled");
         let inner = outer.seat.as_ref().and_then(planted_in).expect("nothing is cancelled");
-        let moved = loom::thread::spawn(move || drop(inner));
+        let moved = thread::spawn(move || drop(inner));
         outer.end();
         join(moved);
         assert!(nodes_in(&home).is_empty());
@@ -219,6 +227,49 @@ fn a_bud_holds_the_frame_around_it_in_each_poll_that_sees_the_cancel() {
         assert_eq!(rest, Some(Verdict::Probe), "nobody has polled it yet");
         drop(seat);
         assert_eq!(outer.settle(rest, &mut []), Some(Verdict::Cut));
+    });
+}
+
+/// A bud whose deadline is at 1.
+fn timed(home: &Arc<Node>) -> Region {
+    let (bell, waker) = Bell::new();
+    let bud = Bud { deadline: Some(1), ..bud(Some(waker.clone())) };
+    let seat = BudSeat::plant(Arc::clone(home), Outer::Frame, false, bud);
+    Region { seat: Some(seat.expect("nothing is cancelled")), bell, waker, framed: None }
+}
+
+/// What the queue of deadlines does, when it is time.
+fn fire(home: &Arc<Node>) -> bool {
+    home.bud_due(0, 1).is_some_and(|node| node.cancel(cause()))
+}
+
+#[test]
+fn a_bud_whose_deadline_passes_is_woken_or_sees_it() {
+    model(|| {
+        let home = scope(&root());
+        let mut region = timed(&home);
+        let due = spawn(&home, fire);
+        let first = region.poll();
+        assert!(join(due), "it has not ended");
+        assert!(region.settle(first), "a wake was lost");
+        check_flags(&[&home, region.node()]);
+        assert!(!home.is_cancelled());
+    });
+}
+
+#[test]
+fn a_bud_that_ends_while_its_deadline_passes_leaves_nothing_behind_and_the_next_is_not_meant() {
+    model(|| {
+        let home = scope(&root());
+        let region = timed(&home);
+        let due = spawn(&home, fire);
+        region.end();
+        let mut next = Region::planted(&home).expect("nothing is cancelled");
+        join(due);
+        next.claim();
+        assert!(!next.node().is_cancelled());
+        next.end();
+        assert!(nodes_in(&home).is_empty());
     });
 }
 
