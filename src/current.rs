@@ -478,10 +478,10 @@ pub(crate) fn node() -> Arc<Node> {
     with_spot(|spot| spot.map(|spot| Arc::clone(spot.node()))).unwrap_or_else(host::root)
 }
 
-/// The node that judges the code that runs here, if deadlines are looked at through it: a bud that has one gets its node.
+/// The node that judges the code that runs here. One without a node gets it, if it knows of deadlines what the node around it does not.
 pub(crate) fn timed_node() -> Arc<Node> {
-    let is_timed = |spot: &Spot| matches!(spot, Spot::Bud(bud) if bud.is_timed());
-    if with_spot(|spot| spot.is_some_and(is_timed)) {
+    let has_own = |spot: &Spot| matches!(spot, Spot::Bud(bud) if bud.chain().timed || bud.chain().shielded);
+    if with_spot(|spot| spot.is_some_and(has_own)) {
         return branch(frame().as_ref());
     }
     node()

@@ -10,7 +10,7 @@ mod links;
 mod tasks;
 
 use bud::Buds;
-pub(crate) use bud::{Bud, BudKey, BudSeat, BudView, Outer};
+pub(crate) use bud::{Bud, BudKey, BudSeat, BudView, Chain, Outer};
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 use leaf::Listed;

@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use super::{Around, Current, Enter, Spot, around, born};
 use crate::core::frame::WakerId;
-use crate::core::node::Outer;
+use crate::core::node::{Chain, Outer};
 use crate::deadline::demand_timer;
 use crate::host::{self, BudSeat, Frame, Node};
 use crate::plan::Sketch;
@@ -17,8 +17,8 @@ struct Soil {
     outer: Outer,
     /// Somebody waits for the task that runs here.
     owned: bool,
-    /// A bud around it has a deadline.
-    timed: bool,
+    /// Of the buds around it.
+    chain: Chain,
 }
 
 /// What is around the outermost region that is only planned.
@@ -45,7 +45,7 @@ pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
             around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
             return Err(sketch);
         };
-        (soil.outer, soil.timed) = (planted.as_outer(), planted.is_timed());
+        (soil.outer, soil.chain) = (planted.as_outer(), planted.chain());
         around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
     }
     match soil.plant(&sketch, waker) {
@@ -58,13 +58,16 @@ impl Found {
     fn soil(self) -> Option<Soil> {
         match self {
             Self::Soil(soil) => Some(soil),
-            Self::Task(frame) => {
-                Some(Soil { home: frame.branch(), outer: Outer::Frame, owned: frame.is_owned(), timed: false })
-            }
+            Self::Task(frame) => Some(Soil {
+                home: frame.branch(),
+                outer: Outer::Frame,
+                owned: frame.is_owned(),
+                chain: Chain::default(),
+            }),
             // A task stays on its runtime; the main future of one is polled on any.
             Self::Nothing => {
                 tokio::task::try_id()?;
-                Some(Soil { home: host::root(), outer: Outer::Task, owned: false, timed: false })
+                Some(Soil { home: host::root(), outer: Outer::Task, owned: false, chain: Chain::default() })
             }
         }
     }
@@ -82,7 +85,7 @@ impl Soil {
         }
         let waker = (self.outer == Outer::Task || deadline.is_some()).then(|| waker.clone());
         let bud = sketch.bud(&self.home, self.owned, waker);
-        let planted = BudSeat::plant(self.home, self.outer, self.timed, bud)?;
+        let planted = BudSeat::plant(self.home, self.outer, self.chain, bud)?;
         sketch.is_listed(planted.home());
         Some(planted)
     }
@@ -125,14 +128,14 @@ impl Current {
             return None;
         }
         let soil =
-            |home: &Arc<Node>, outer, owned, timed| Found::Soil(Soil { home: Arc::clone(home), outer, owned, timed });
+            |home: &Arc<Node>, outer, owned, chain| Found::Soil(Soil { home: Arc::clone(home), outer, owned, chain });
         Some(match (self.frame(), self.bud()) {
             (Some(frame), _) => match frame.own_node() {
-                Some(node) => soil(node, Outer::Frame, frame.is_owned(), false),
+                Some(node) => soil(node, Outer::Frame, frame.is_owned(), Chain::default()),
                 None if frame.is_inner() => return None,
                 None => Found::Task(Arc::clone(frame)),
             },
-            (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned(), bud.is_timed()),
+            (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned(), bud.chain()),
             (None, None) => return None,
         })
     }

@@ -312,3 +312,28 @@ async fn what_has_waited_leaves_nothing_behind() {
     }
     assert_eq!(dump().to_string().lines().count(), before);
 }
+
+/// Found by the stress test.
+#[testudo::test(start_paused = true)]
+async fn code_in_a_shield_that_waits_sees_nothing_of_what_is_held_off() {
+    let seen = Log::default();
+    let outer = CancelScope::new().timeout(5 * S);
+    let handle = outer.handle();
+    let log = seen.clone();
+    let work = async move {
+        yield_now().await;
+        assert_eq!(current_deadline(), EffectiveDeadline::None);
+        yield_now().await;
+        handle.cancel("from inside of a poll");
+        let inner = CancelScope::new().run(async { is_cancelled() });
+        assert_eq!((is_cancelled(), inner.await.unwrap()), (false, false));
+        checkpoint().await;
+        log.push("done");
+    };
+    let end = outer.run(async {
+        CancelScope::new().run(shield(async { CancelScope::new().run(work).await.unwrap() })).await.unwrap();
+        pending::<()>().await;
+    });
+    assert!(end.await.is_err());
+    assert_eq!(seen.seen(), ["done"]);
+}

@@ -1,7 +1,7 @@
 //! Races around a region that waits without a node: who looks into it, who cancels what is around it, how it ends.
 
 use super::super::frame::Verdict;
-use super::super::node::{self, Bud, Kind, Outer};
+use super::super::node::{self, Bud, Chain, Kind, Outer};
 use super::super::sync::{Arc, model, thread};
 use super::{Bell, Frame, Node, Poller, cause, check_flags, frame_of, info, join, root, scope, spawn};
 
@@ -20,7 +20,7 @@ impl Region {
     /// None if it has to be a node from the start.
     fn planted(home: &Arc<Node>) -> Option<Self> {
         let (bell, waker) = Bell::new();
-        let seat = Some(BudSeat::plant(Arc::clone(home), Outer::Task, false, bud(Some(waker.clone())))?);
+        let seat = Some(BudSeat::plant(Arc::clone(home), Outer::Task, Chain::default(), bud(Some(waker.clone())))?);
         Some(Self { seat, bell, waker, framed: None })
     }
 
@@ -74,7 +74,7 @@ fn bud(waker: Option<std::task::Waker>) -> Bud<()> {
 
 /// A bud inside of another.
 fn planted_in(outer: &BudSeat) -> Option<BudSeat> {
-    BudSeat::plant(Arc::clone(outer.home()), outer.as_outer(), false, bud(None))
+    BudSeat::plant(Arc::clone(outer.home()), outer.as_outer(), Chain::default(), bud(None))
 }
 
 /// The nodes in a node, with those of all buds.
@@ -212,7 +212,8 @@ fn a_bud_holds_the_frame_around_it_in_each_poll_that_sees_the_cancel() {
     model(|| {
         let home = scope(&root());
         let mut outer = Poller::new(frame_of(&home));
-        let seat = BudSeat::plant(Arc::clone(&home), Outer::Frame, false, bud(None)).expect("nothing is cancelled");
+        let seat =
+            BudSeat::plant(Arc::clone(&home), Outer::Frame, Chain::default(), bud(None)).expect("nothing is cancelled");
         let cancel = spawn(&home, |home| home.cancel(cause()));
         let first = outer.poll(&mut []);
         assert!(matches!(first, None | Some(Verdict::Probe)), "{first:?}");
@@ -234,7 +235,7 @@ fn a_bud_holds_the_frame_around_it_in_each_poll_that_sees_the_cancel() {
 fn timed(home: &Arc<Node>) -> Region {
     let (bell, waker) = Bell::new();
     let bud = Bud { deadline: Some(1), ..bud(Some(waker.clone())) };
-    let seat = BudSeat::plant(Arc::clone(home), Outer::Frame, false, bud);
+    let seat = BudSeat::plant(Arc::clone(home), Outer::Frame, Chain::default(), bud);
     Region { seat: Some(seat.expect("nothing is cancelled")), bell, waker, framed: None }
 }
 

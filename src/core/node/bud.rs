@@ -83,14 +83,22 @@ pub(crate) enum Outer {
 /// The place of a bud in the list of its home. Half as wide as a key of the list, since places are moved a lot.
 pub(crate) type BudKey = u32;
 
+/// What is true of a bud or of one around it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chain {
+    /// It has a deadline.
+    pub(crate) timed: bool,
+    /// It is shielded, so that what is around all of them cancels nothing in it.
+    pub(crate) shielded: bool,
+}
+
 /// The place of a bud, as its owner keeps it. Dropping it ends the region.
 pub(crate) struct BudSeat<H> {
     home: Arc<Node<H>>,
     key: BudKey,
     outer: Outer,
     owned: bool,
-    /// It has a deadline, or is in a bud that has.
-    timed: bool,
+    chain: Chain,
     is_listed: bool,
 }
 
@@ -98,15 +106,16 @@ impl<H> BudSeat<H> {
     /// Lists a bud inside of `home`. None if it has to be a node from the start: `home` is cancelled, or what is to be around it has
     /// a node by now, or has another bud in it.
     #[inline]
-    pub(crate) fn plant(home: Arc<Node<H>>, outer: Outer, timed: bool, bud: Bud<H>) -> Option<Self> {
-        let (owned, timed) = (bud.owned, timed || bud.deadline.is_some());
+    pub(crate) fn plant(home: Arc<Node<H>>, outer: Outer, around: Chain, bud: Bud<H>) -> Option<Self> {
+        let Bud { owned, shielded, deadline, .. } = bud;
+        let chain = Chain { timed: around.timed || deadline.is_some(), shielded: around.shielded || shielded };
         let mut tree = home.tree.lock();
         if home.is_cancelled() {
             return None;
         }
         let key = tree.buds.get_or_insert_default().insert(outer, bud)?;
         drop(tree);
-        Some(Self { home, key, outer, owned, timed, is_listed: true })
+        Some(Self { home, key, outer, owned, chain, is_listed: true })
     }
 
     pub(crate) fn home(&self) -> &Arc<Node<H>> {
@@ -130,14 +139,15 @@ impl<H> BudSeat<H> {
         self.owned
     }
 
-    /// True if a deadline of a bud may cancel it.
-    pub(crate) fn is_timed(&self) -> bool {
-        self.timed
+    /// What counts inside of it.
+    pub(crate) fn chain(&self) -> Chain {
+        self.chain
     }
 
     /// True if it is cancelled: by what is around it, or alone, if somebody else has made its node.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.home.is_cancelled() || self.home.grown(self.key).is_some_and(|frame| frame.is_cancelled())
+        let above = !self.chain.shielded && self.home.is_cancelled();
+        above || self.home.grown(self.key).is_some_and(|frame| frame.is_cancelled())
     }
 
     /// True if it may not be polled as a bud any more. One load, as long as nothing in its home is looked into.
