@@ -95,8 +95,16 @@ impl Current {
         }
     }
 
-    /// The place of a bud, whether or not it has a frame by now.
-    pub(crate) fn into_bud(self) -> Option<BudSeat> {
+    /// What was planted, whether or not it has a frame by now.
+    pub(crate) fn planted(&self) -> Option<&BudSeat> {
+        match &self.spot {
+            Spot::Bud(bud) => Some(bud),
+            Spot::Grown(grown) => Some(&grown.0),
+            Spot::Leaf(_) | Spot::Frame(_) => None,
+        }
+    }
+
+    pub(crate) fn into_planted(self) -> Option<BudSeat> {
         match self.spot {
             Spot::Bud(bud) => Some(bud),
             Spot::Grown(grown) => Some(grown.0),
@@ -133,7 +141,7 @@ pub(crate) enum Draft {
     Sketch(Sketch),
     /// It could not be made.
     Begun,
-    /// A region inside has planted it as a bud.
+    /// It is a bud, or was one until something inside has asked for it.
     Planted(Current),
     Made(Arc<Frame>),
 }

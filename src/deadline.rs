@@ -127,7 +127,7 @@ impl Timers {
     }
 }
 
-/// The deadline of a bud, looked after until this is dropped.
+/// Ends with the deadline of a bud. It has to go before the place of that, which is the key of its entry.
 pub(crate) struct BudTimer {
     home: Arc<Node>,
     key: BudKey,
@@ -135,28 +135,27 @@ pub(crate) struct BudTimer {
 }
 
 impl BudTimer {
-    pub(crate) fn new(bud: &BudSeat, at: Ticks) -> Self {
-        let timer = Self { home: Arc::clone(bud.home()), key: bud.key(), at };
-        if let Some(timers) = timer.timers() {
-            let is_earlier = lock(&timers.queue).insert(timer.key(), &timer.home);
-            timers.tell(is_earlier);
+    /// Begins with the deadline of a bud that was planted just now.
+    pub(crate) fn arm(bud: &BudSeat, at: Ticks) {
+        if let Some(host) = bud.home().host() {
+            let is_earlier = lock(&host.timers.queue).insert(Self::key(bud.home(), bud.key(), at), bud.home());
+            host.timers.tell(is_earlier);
         }
-        timer
     }
 
-    fn key(&self) -> Key {
-        (self.at, Arc::as_ptr(&self.home).addr(), Some(self.key))
+    pub(crate) fn of(bud: &BudSeat, at: Ticks) -> Self {
+        Self { home: Arc::clone(bud.home()), key: bud.key(), at }
     }
 
-    fn timers(&self) -> Option<&Timers> {
-        self.home.host().map(|host| &host.timers)
+    fn key(home: &Arc<Node>, bud: BudKey, at: Ticks) -> Key {
+        (at, Arc::as_ptr(home).addr(), Some(bud))
     }
 }
 
 impl Drop for BudTimer {
     fn drop(&mut self) {
-        if let Some(timers) = self.timers() {
-            drop(lock(&timers.queue).by_time.remove(self.key()));
+        if let Some(host) = self.home.host() {
+            drop(lock(&host.timers.queue).by_time.remove(Self::key(&self.home, self.key, self.at)));
         }
     }
 }
@@ -296,7 +295,10 @@ pub(crate) fn check_current() {
 mod tests {
     use super::*;
     use crate::core::node::{Info, Node as CoreNode};
+    use std::future::{Future, poll_fn};
     use std::panic::Location;
+    use std::pin::Pin;
+    use std::task::Poll;
 
     #[test]
     fn deadline_that_is_toggled_leaks_nothing() {
@@ -309,9 +311,40 @@ mod tests {
         }
         assert_eq!(lock(&timers.queue).by_time.len(), 1);
     }
+
+    async fn is_pending(mut fut: Pin<&mut impl Future>) -> bool {
+        poll_fn(|cx| Poll::Ready(fut.as_mut().poll(cx).is_pending())).await
+    }
+
+    fn count() -> Option<usize> {
+        host::root().host().map(|host| lock(&host.timers.queue).by_time.len())
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]
+    async fn deadline_of_what_waits_is_in_the_queue_until_that_ends_whoever_looks_into_it() {
+        let wait = |looks: bool| async move {
+            let mut side = Box::pin(crate::catch_cancelled(std::future::pending::<()>()));
+            assert!(is_pending(side.as_mut()).await);
+            let begun = count();
+            if looks {
+                drop(current::frame());
+            }
+            tokio::task::yield_now().await;
+            (begun, count())
+        };
+        for looks in [false, true] {
+            let run = crate::move_on_after(std::time::Duration::from_secs(60), wait(looks));
+            assert_eq!(tokio::spawn(run).await.unwrap(), Some((Some(1), Some(1))), "{looks}");
+            assert_eq!(count(), Some(0), "{looks}");
+            let mut dropped = Box::pin(crate::move_on_after(std::time::Duration::from_secs(60), wait(looks)));
+            assert!(tokio::spawn(async move { is_pending(dropped.as_mut()).await }).await.unwrap());
+            assert_eq!(count(), Some(0), "{looks}");
+        }
+    }
+
     #[tokio::test]
     async fn deadline_of_what_has_ended_is_forgotten() {
-        let count = || host::root().host().map(|host| lock(&host.timers.queue).by_time.len());
         let scope = crate::CancelScope::new().timeout(std::time::Duration::from_secs(60));
         let handle = scope.handle();
         let inside = scope.run(async {

@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock;
+use crate::clock::{self, Ticks};
 use crate::core::node::{BudView, Inside, Kind};
 use crate::host::{Member, Node};
 use crate::registry;
@@ -118,12 +118,16 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
                 if node.info.kind == Kind::Root {
                     entries.extend(Entry::of_unmade(&node, depth + 1));
                 }
-                entries.extend(buds.iter().map(|bud| Entry::of_bud(bud, &node, depth + 1)));
+                let nodes = nodes.into_iter().map(|inner| (inner.info.born, Item::Node(inner, depth + 1)));
+                let waiting = begun(buds).map(|(born, bud)| (born, Item::Bud(bud, Arc::clone(&node), depth + 1)));
+                let mut inside: Vec<_> = nodes.chain(waiting).collect();
+                inside.sort_by_key(|(born, _)| *born);
                 // What is popped first was begun first.
-                stack.extend(nodes.into_iter().rev().map(|node| Item::Node(node, depth + 1)));
+                stack.extend(inside.into_iter().rev().map(|(_, item)| item));
                 let leaves = members.into_iter().rev().filter(|member| is_leaf(member, &node));
                 stack.extend(leaves.map(|task| Item::Task(task, depth + 1)));
             }
+            Item::Bud(bud, home, depth) => entries.push(Entry::of_bud(&bud, &home, depth)),
             Item::Task(task, depth) => entries.extend(Entry::of_task(&task, depth)),
         }
     }
@@ -132,7 +136,20 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
 
 enum Item {
     Node(Arc<Node>, usize),
+    /// With the node in which it waits.
+    Bud(BudView, Arc<Node>, usize),
     Task(Member, usize),
+}
+
+/// Buds with the time at which the outermost of those that they are in began: they stay together.
+fn begun(buds: Vec<BudView>) -> impl Iterator<Item = (Ticks, BudView)> {
+    let mut outermost = 0;
+    buds.into_iter().map(move |bud| {
+        if bud.depth == 0 {
+            outermost = bud.info.born;
+        }
+        (outermost, bud)
+    })
 }
 
 /// True for a task that has no node of its own, and is alive. One that has is found as that node.
@@ -163,14 +180,20 @@ impl Entry {
 
     /// A region that waits in `home` and has no node.
     fn of_bud(bud: &BudView, home: &Node, depth: usize) -> Self {
+        // It is a node as soon as a cancel of what is around it has come down to it.
+        let is_reached = home.is_cancelled() && !bud.in_shield;
         Self {
             depth: depth + bud.depth,
             who: Subject::of_info(&bud.info),
             id: None,
-            state: if bud.shielded && home.is_cancelled() { "holding" } else { state(home) },
+            state: match (is_reached, bud.shielded) {
+                (true, true) => "holding",
+                (true, false) => "cancelled",
+                (false, _) => "running",
+            },
             budget: bud.budget.map(Duration::from_nanos),
             left: bud.deadline.map(|at| Duration::from_nanos(at.saturating_sub(clock::now()))),
-            cause: home.cause().map(|cause| cause.to_string()),
+            cause: home.cause().filter(|_| is_reached && !bud.shielded).map(|cause| cause.to_string()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A region with a node of its own: where it is entered, followed and left.
+//! A region that is a scope, a shield or a catch point: where it waits, is entered, followed and left.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,6 +30,12 @@ pin_project! {
         region: Region<F>,
         place: Place,
     }
+
+    impl<F> PinnedDrop for Placed<F> {
+        fn drop(this: Pin<&mut Self>) {
+            this.project().place.disarm();
+        }
+    }
 }
 
 enum Place {
@@ -45,6 +51,15 @@ enum Place {
     Made(Branch),
     /// The region has ended, or is in its first poll.
     Gone,
+}
+
+impl Place {
+    /// Ends with the deadline of a bud.
+    fn disarm(&mut self) {
+        if let Self::Bud { timer, .. } = self {
+            drop(timer.take());
+        }
+    }
 }
 
 impl<F> Placed<F> {
@@ -133,12 +148,12 @@ impl<F: Future> Placed<F> {
     }
 
     fn end_poll_of_bud<T>(mut self: Pin<&mut Self>, poll: Poll<T>, cx: &Context<'_>) -> Poll<T> {
-        if self.region.frame().is_some() {
-            // Something inside has asked for it.
+        if self.region.is_looked_into() {
             self.as_mut().grow();
         }
         let this = self.project();
         if poll.is_ready() {
+            this.place.disarm();
             this.region.leave();
             *this.place = Place::Gone;
             return poll;
@@ -185,7 +200,7 @@ impl<F: Future> Placed<F> {
         let frame = match draft {
             Draft::Made(frame) => Some(frame),
             Draft::Planted(current) => {
-                let timer = if poll.is_pending() { current.bud().and_then(|bud| plan.timer(bud)) } else { None };
+                let timer = current.planted().and_then(|bud| plan.timer(bud));
                 *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task(), timer };
                 this.region.stay(current);
                 return self.end_poll_of_bud(poll, cx);

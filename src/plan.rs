@@ -158,9 +158,9 @@ impl Plan {
         (self.settle(&frame), frame)
     }
 
-    /// What looks after the deadline of a bud.
+    /// What ends with the deadline of a bud.
     pub(crate) fn timer(&self, bud: &BudSeat) -> Option<BudTimer> {
-        self.sketch.deadline().map(|at| BudTimer::new(bud, at))
+        self.sketch.deadline().map(|at| BudTimer::of(bud, at))
     }
 
     /// What keeps it counted, once it is in the tree.
@@ -192,8 +192,8 @@ impl Sketch {
     }
 
     /// What is listed in `home` for it, until it needs a node.
-    pub(crate) fn bud(&self, home: &Node, owned: bool, waker: Option<Waker>) -> Bud {
-        let info = self.info(current::born());
+    pub(crate) fn bud(&self, home: &Node, owned: bool, waker: Option<Waker>, now: Ticks) -> Bud {
+        let info = self.info(now);
         let held_off = if self.kind == Kind::Shield { self.budget.held_off(home.host()) } else { None };
         let Self { shielded, finalizer, .. } = *self;
         Bud { info, shielded, finalizer, held_off, deadline: self.deadline(), owned, waker }

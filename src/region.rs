@@ -16,7 +16,7 @@ use tokio::task::coop::has_budget_remaining;
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Draft, Enter, EnterPlanned};
-use crate::host::{Frame, Hold};
+use crate::host::{BudSeat, Frame, Hold};
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
@@ -132,7 +132,12 @@ impl<F> Region<F> {
 
     /// The frame of a bud, made now if there is none, and the hold on what is around it.
     pub(crate) fn grow(self: Pin<&mut Self>) -> Option<(Arc<Frame>, Hold)> {
-        self.project().entry.slot.take()?.into_bud()?.claim()
+        Some(self.project().entry.slot.take()?.into_planted()?.claim())
+    }
+
+    /// True if it is a bud no more: something has looked into it, or is about to.
+    pub(crate) fn is_looked_into(&self) -> bool {
+        self.entry.slot.as_ref().is_some_and(|current| current.bud().is_none_or(BudSeat::is_over))
     }
 
     /// Leaves its place after the end.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 #[cfg(all(feature = "systemd", unix))]
 use crate::clock;
-use crate::core::node::Kind;
+use crate::core::node::{BudView, Info, Kind};
 use crate::current;
 #[cfg(feature = "signal")]
 use crate::host::Frame;
@@ -77,7 +77,7 @@ pub fn all_tasks() -> Vec<TaskRef> {
 
 /// The tasks of a root that have not ended, in the order in which they began.
 pub(crate) fn tasks_in(root: &Arc<Node>) -> Vec<TaskRef> {
-    tasks_of(below(root, |_| {}).1)
+    tasks_of(below(root).members)
 }
 
 /// Calls code of the program as if from inside the run.
@@ -182,32 +182,44 @@ impl fmt::Display for FindError {
 
 impl Error for FindError {}
 
-/// Everything below a node: nodes and their members, in no particular order. No lock is held over more than one node, which each is
-/// made ready for first.
-fn below(root: &Arc<Node>, ready: impl Fn(&Arc<Node>)) -> (Vec<Arc<Node>>, Vec<Member>) {
-    let (mut nodes, mut members) = (vec![Arc::clone(root)], Vec::new());
+/// Everything below a node, in no particular order. No lock is held over more than one node.
+#[derive(Default)]
+struct Below {
+    nodes: Vec<Arc<Node>>,
+    members: Vec<Member>,
+    /// With the nodes in which they wait.
+    buds: Vec<(Arc<Node>, BudView)>,
+}
+
+fn below(root: &Arc<Node>) -> Below {
+    let mut below = Below { nodes: vec![Arc::clone(root)], ..Below::default() };
     let mut next = 0;
-    while let Some(node) = nodes.get(next) {
-        ready(node);
+    while let Some(node) = below.nodes.get(next) {
         let inside = node.inside();
-        nodes.extend(inside.nodes);
-        members.extend(inside.members);
+        below.buds.extend(inside.buds.into_iter().map(|bud| (Arc::clone(node), bud)));
+        below.nodes.extend(inside.nodes);
+        below.members.extend(inside.members);
         next += 1;
     }
-    (nodes, members)
+    below
 }
 
 /// What a root waits for, by name: its tasks, and the shields that are named or stand for themselves.
 pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
-    let (nodes, members) = below(root, Node::grow_buds);
+    let Below { nodes, members, buds } = below(root);
     let tasks = tasks_of(members);
-    let shields = nodes.iter().filter(|node| {
-        // Nothing else that is listed stands for it: it is in no task of ours, and in no other shield.
-        let mut around = std::iter::successors(node.parent(), |node| node.parent());
-        let mut alone = || node.is_rescued() || around.all(|node| !matches!(node.info.kind, Kind::Task | Kind::Shield));
-        node.info.kind == Kind::Shield && (node.info.name.get().is_some() || alone())
-    });
-    let shields = shields.map(|node| Subject::of_node(node));
+    // Nothing else that is listed stands for it: it is in no task of ours, and in no other shield.
+    let is_alone = |around: Option<Arc<Node>>| {
+        let mut around = std::iter::successors(around, |node| node.parent());
+        around.all(|node| !matches!(node.info.kind, Kind::Task | Kind::Shield))
+    };
+    let is_named = |info: &Info| info.name.get().is_some();
+    let made = nodes.iter().filter(|node| node.info.kind == Kind::Shield);
+    let made = made.filter(|node| is_named(&node.info) || node.is_rescued() || is_alone(node.parent()));
+    let waiting = buds.iter().filter(|(_, bud)| bud.info.kind == Kind::Shield);
+    let waiting =
+        waiting.filter(|(home, bud)| is_named(&bud.info) || !bud.in_shield && is_alone(Some(Arc::clone(home))));
+    let shields = made.map(|node| Subject::of_node(node)).chain(waiting.map(|(_, bud)| Subject::of_info(&bud.info)));
     let unmade = root.host().map(|host| host.unmade.list()).unwrap_or_default();
     tasks.iter().map(TaskRef::subject).chain(shields).chain(unmade.iter().map(Subject::of_info)).collect()
 }
@@ -220,8 +232,11 @@ pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
         Some(at) => Some(at.saturating_sub(now)),
         None => node.on_held_off.get().map(|held_off| held_off.budget),
     };
-    let shields = below(root, Node::grow_buds).0.into_iter().filter(|node| node.info.kind == Kind::Shield);
-    let longest = shields.map(|node| left(&node)).reduce(|one, other| Some(one?.max(other?))).flatten();
+    let Below { nodes, buds, .. } = below(root);
+    let made = nodes.iter().filter(|node| node.info.kind == Kind::Shield).map(left);
+    // The budget of one that waits does not run yet.
+    let waiting = buds.iter().filter(|(_, bud)| bud.info.kind == Kind::Shield).map(|(_, bud)| bud.budget);
+    let longest = made.chain(waiting).reduce(|one, other| Some(one?.max(other?))).flatten();
     longest.map(Duration::from_nanos)
 }
 

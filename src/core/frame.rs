@@ -170,9 +170,16 @@ impl<H> Frame<H> {
         }
     }
 
-    /// True for a region inside another frame that is judged by the same node.
-    pub(crate) fn is_inner(&self) -> bool {
-        matches!(self.under, Under::Frame(_))
+    /// True if what waits in it may be a bud: it is the frame that a cancel of its node wakes, and no cancel was ever visible in it,
+    /// so that the first poll in which one is makes nodes of all of them.
+    pub(crate) fn may_have_buds(&self) -> bool {
+        let is_region = match &self.under {
+            // Those of a root are made by who polls outside of all frames.
+            Under::Node(node) => node.info.kind != Kind::Root,
+            Under::Task { .. } => true,
+            Under::Frame(_) => false,
+        };
+        is_region && self.epoch.load(Ordering::Relaxed) == 0
     }
 
     /// The node of the nursery that owns a task; else the node that judges this frame.
@@ -275,7 +282,7 @@ impl<H> Frame<H> {
     /// Begins a poll with the cancel visible; `first`: the one before was not. True if anything holds the frame.
     pub(crate) fn begin(&self, first: bool) -> bool {
         if first {
-            self.node().grow_buds();
+            self.own_node().into_iter().for_each(Node::grow_buds);
         }
         let mut state = self.state.lock();
         state.polled = 0;

@@ -275,8 +275,7 @@ impl<H> Node<H> {
         let mut changed = vec![0];
         while let Some(place) = changed.pop() {
             let node = crowd.node(place);
-            let mut tree = node.tree.lock();
-            node.grow_all(&mut tree);
+            let tree = node.tree_without_buds();
             let looks = tree.children.iter().map(|(_, child)| (child, child.recompute(node, &tree, force)));
             found.extend(looks.filter(|(_, look)| *look != Look::Same).map(|(child, look)| (Arc::clone(child), look)));
             let tasks = tree.tasks.len();

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::{Around, Current, Enter, Spot, around, born};
+use crate::clock;
 use crate::core::frame::WakerId;
 use crate::core::node::{Chain, Outer};
-use crate::deadline::demand_timer;
+use crate::deadline::{BudTimer, demand_timer};
 use crate::host::{self, BudSeat, Frame, Node};
 use crate::plan::Sketch;
 
@@ -34,19 +35,17 @@ enum Found {
 /// it is cancelled, or is polled by another waker than what is around it, so that it has to hold that.
 pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
     let id = WakerId::of(waker);
-    let Some((first, mut soil)) =
-        around(|around| around.find(id)).flatten().and_then(|(first, found)| Some((first, found.soil()?)))
-    else {
-        return Err(sketch);
-    };
-    for depth in first.into_iter().flat_map(|first| first..) {
-        let Some(outer) = around(|around| around.sketch(depth)).flatten() else { break };
+    let Some((first, found)) = around(|around| around.find(id)).flatten() else { return Err(sketch) };
+    let Some(mut soil) = found.soil() else { return Err(sketch) };
+    let mut next = first;
+    while let Some((depth, outer)) = next.and_then(|depth| Some((depth, around(|around| around.sketch(depth))??))) {
         let Some(planted) = soil.clone().plant(&outer, waker) else {
             around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
             return Err(sketch);
         };
         (soil.outer, soil.chain) = (planted.as_outer(), planted.chain());
         around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
+        next = Some(depth + 1);
     }
     match soil.plant(&sketch, waker) {
         Some(planted) => Ok(Current { polled_by: id, ..Current::new(Spot::Bud(planted)) }),
@@ -77,15 +76,19 @@ impl Soil {
     #[inline]
     fn plant(self, sketch: &Sketch, waker: &Waker) -> Option<BudSeat> {
         let deadline = sketch.deadline();
-        if deadline.is_some_and(|at| at <= born()) {
+        let now = if deadline.is_some() { clock::now() } else { born() };
+        if deadline.is_some_and(|at| at <= now) {
             return None;
         }
         if deadline.is_some() {
             self.home.host().into_iter().for_each(|host| demand_timer(host));
         }
         let waker = (self.outer == Outer::Task || deadline.is_some()).then(|| waker.clone());
-        let bud = sketch.bud(&self.home, self.owned, waker);
+        let bud = sketch.bud(&self.home, self.owned, waker, now);
         let planted = BudSeat::plant(self.home, self.outer, self.chain, bud)?;
+        if let Some(at) = deadline {
+            BudTimer::arm(&planted, at);
+        }
         sketch.is_listed(planted.home());
         Some(planted)
     }
@@ -130,9 +133,9 @@ impl Current {
         let soil =
             |home: &Arc<Node>, outer, owned, chain| Found::Soil(Soil { home: Arc::clone(home), outer, owned, chain });
         Some(match (self.frame(), self.bud()) {
+            (Some(frame), _) if !frame.may_have_buds() => return None,
             (Some(frame), _) => match frame.own_node() {
                 Some(node) => soil(node, Outer::Frame, frame.is_owned(), Chain::default()),
-                None if frame.is_inner() => return None,
                 None => Found::Task(Arc::clone(frame)),
             },
             (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned(), bud.chain()),

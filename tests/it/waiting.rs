@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
-    CancelScope, CauseKind, EffectiveDeadline, all_tasks, cancelled, catch_cancelled, checkpoint, current_deadline,
-    dump, is_cancelled, move_on_after, nursery, shield, shield_scoped,
+    CancelScope, CauseKind, EffectiveDeadline, FinalizeExt, all_tasks, cancelled, catch_cancelled, checkpoint,
+    current_deadline, dump, is_cancelled, move_on_after, nursery, shield, shield_scoped,
 };
 use tokio::join;
 use tokio::sync::Notify;
@@ -180,18 +180,15 @@ async fn deadline_of_what_waits_fires_wherever_that_is() {
 
 #[testudo::test(start_paused = true)]
 async fn deadline_that_has_passed_ends_a_checkpoint_in_what_waits() {
-    let passed = Count::default();
     let body = async {
-        assert_eq!(current_deadline(), EffectiveDeadline::At(Instant::now() + S));
         yield_now().await;
-        assert_eq!(current_deadline(), EffectiveDeadline::At(Instant::now() + S));
         // In one poll, so that nobody else has seen that it has passed.
-        tokio::time::advance(S).await;
-        checkpoint().await;
-        passed.add();
+        assert!(is_pending(pin!(tokio::time::advance(S))).await);
+        assert!(!is_cancelled());
+        assert!(is_pending(pin!(checkpoint())).await && is_cancelled());
+        pending::<()>().await;
     };
     assert!(CancelScope::new().timeout(S).run(CancelScope::new().run(body)).await.is_err());
-    assert_eq!(passed.get(), 0);
 }
 
 #[testudo::test(start_paused = true)]
@@ -292,7 +289,7 @@ async fn what_waits_goes_on_as_a_node_when_something_is_opened_in_it() {
     assert_eq!(log.seen(), ["child"]);
 }
 
-/// Nothing of ours keeps what has ended: not in the tree, not in the queue of deadlines, also if others looked meanwhile.
+/// Nothing of ours keeps what has ended, also if others looked meanwhile.
 #[testudo::test(start_paused = true)]
 async fn what_has_waited_leaves_nothing_behind() {
     let before = dump().to_string().lines().count();
@@ -322,12 +319,15 @@ async fn code_in_a_shield_that_waits_sees_nothing_of_what_is_held_off() {
     let log = seen.clone();
     let work = async move {
         yield_now().await;
+        let inner = async {
+            yield_now().await;
+            current_deadline()
+        };
+        assert_eq!(shield(inner).await, EffectiveDeadline::None);
         // In the middle of a poll, by somebody who looks into nothing here.
         assert!(std::thread::spawn(move || handle.cancel("test")).join().unwrap());
         let inner = CancelScope::new().run(async { is_cancelled() });
         assert_eq!((is_cancelled(), inner.await.unwrap()), (false, false));
-        yield_now().await;
-        assert_eq!(current_deadline(), EffectiveDeadline::None);
         checkpoint().await;
         log.push("done");
     };
@@ -337,4 +337,55 @@ async fn code_in_a_shield_that_waits_sees_nothing_of_what_is_held_off() {
     });
     assert!(end.await.is_err());
     assert_eq!(seen.seen(), ["done"]);
+}
+
+#[testudo::test(start_paused = true)]
+async fn scope_in_a_finalized_task_of_nobodys_hears_of_the_stop() {
+    let log = Log::default();
+    let finalizer = {
+        let log = log.clone();
+        async move { log.push("finalized") }
+    };
+    let task = plain_task(CancelScope::new().run(pending::<()>()).on_cancel(finalizer));
+    turns().await;
+    testudo::ShutdownHandle::current().unwrap().shutdown("test");
+    shield(sleep(S)).await;
+    assert_eq!(log.seen(), ["finalized"]);
+    drop(task);
+}
+
+/// It has one from the moment on at which something inside waits, which may be long before its first poll ends.
+#[test]
+fn deadline_of_what_is_in_its_first_poll_fires_if_something_inside_waits() {
+    let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let body = async {
+        let mut side = pin!(catch_cancelled(pending::<()>()));
+        assert!(is_pending(side.as_mut()).await);
+        // Code that only looks, and leaves its worker to others.
+        tokio::task::block_in_place(|| {
+            while !is_cancelled() {
+                std::thread::yield_now();
+            }
+        });
+    };
+    let task = rt.spawn(move_on_after(Duration::from_millis(20), body));
+    rt.block_on(async { tokio::time::timeout(Duration::from_secs(20), task).await.unwrap().unwrap() });
+}
+
+#[testudo::test]
+#[expect(clippy::disallowed_methods, reason = "the poll itself has to take its time")]
+async fn what_was_cancelled_is_so_when_something_in_it_waits() {
+    let end = nursery(|n| async move {
+        // A look at the clock.
+        n.spawn(async {});
+        let late = move_on_after(Duration::from_millis(5), async {
+            std::thread::sleep(Duration::from_millis(10));
+            assert!(is_cancelled());
+            let mut side = pin!(catch_cancelled(pending::<()>()));
+            assert!(is_pending(side.as_mut()).await);
+            assert!(is_cancelled());
+        });
+        assert_eq!(late.await, Some(()));
+    });
+    end.await.unwrap();
 }

@@ -4,9 +4,9 @@ use std::task::Waker;
 
 use slab::Slab;
 
-use super::{GROWN, HeldOff, Info, Node, Tree};
+use super::{CANCELLED, GROWN, HeldOff, Info, Node, Tree};
 use crate::core::frame::{Frame, Hold};
-use crate::core::sync::Arc;
+use crate::core::sync::{Arc, MutexGuard};
 
 /// What it takes to make the node of a region that waits, and its frame.
 pub(crate) struct Bud<H> {
@@ -31,7 +31,7 @@ pub(crate) struct Bud<H> {
 /// 1. A bud becomes a node at most once, under the lock of its home, and takes its waker along. All buds of its chain, which is itself,
 ///    those around it and those in it, become nodes with it: whatever is inside of a node is found through that.
 /// 2. Only its owner takes a place out. While there is a place whose owner may not know that it has a node, the home is marked.
-/// 3. A cancelled node lists no new bud, and who visits a node to cancel what is inside leaves none. So a new node was not cancelled
+/// 3. A cancelled node lists no new bud, and who visits such a one to cancel what is inside leaves none. So a new node was not cancelled
 ///    yet, and a visit that is on its way finds it among the children.
 /// 4. A bud holds what is around it from its growth on, as if it had from the start: the poll that begins with a cancel visible makes
 ///    sure of that before it looks. It is polled with the waker of that, so it needs none of its own there.
@@ -54,7 +54,8 @@ enum Place<H> {
 
 impl<H> Default for Buds<H> {
     fn default() -> Self {
-        Self { places: Slab::new(), grown: 0 }
+        // Most nodes never have two at once.
+        Self { places: Slab::with_capacity(1), grown: 0 }
     }
 }
 
@@ -62,6 +63,8 @@ impl<H> Default for Buds<H> {
 pub(crate) struct BudView {
     pub(crate) info: Info,
     pub(crate) shielded: bool,
+    /// It is in another bud that is.
+    pub(crate) in_shield: bool,
     /// In ticks of the host, as the next one.
     pub(crate) budget: Option<u64>,
     pub(crate) deadline: Option<u64>,
@@ -103,18 +106,19 @@ pub(crate) struct BudSeat<H> {
 }
 
 impl<H> BudSeat<H> {
-    /// Lists a bud inside of `home`. None if it has to be a node from the start: `home` is cancelled, or what is to be around it has
-    /// a node by now, or has another bud in it.
+    /// Lists a bud inside of `home`. None if it has to be a node from the start: `home` is cancelled or marked, or what is to be around
+    /// it has another bud in it.
     #[inline]
     pub(crate) fn plant(home: Arc<Node<H>>, outer: Outer, around: Chain, bud: Bud<H>) -> Option<Self> {
         let Bud { owned, shielded, deadline, .. } = bud;
         let chain = Chain { timed: around.timed || deadline.is_some(), shielded: around.shielded || shielded };
         let mut tree = home.tree.lock();
-        if home.is_cancelled() {
-            return None;
-        }
-        let key = tree.buds.get_or_insert_default().insert(outer, bud)?;
+        // While the mark is there, each poll of a bud takes the lock: those that have looked may be long in coming.
+        let listed =
+            if home.has(CANCELLED | GROWN) { Err(bud) } else { tree.buds.get_or_insert_default().insert(outer, bud) };
         drop(tree);
+        // What was refused may have a waker, and goes now.
+        let key = listed.ok()?;
         Some(Self { home, key, outer, owned, chain, is_listed: true })
     }
 
@@ -162,13 +166,13 @@ impl<H> BudSeat<H> {
     }
 
     /// The frame, made now if there is none, and the hold on what is around it. From now on the owner knows the node.
-    pub(crate) fn claim(mut self) -> Option<(Arc<Frame<H>>, Hold<H>)> {
+    pub(crate) fn claim(mut self) -> (Arc<Frame<H>>, Hold<H>) {
         self.is_listed = false;
         let mut tree = self.home.tree.lock();
         drop(self.home.grow_bud(&mut tree, self.key));
-        match self.home.take_out(&mut tree, self.key)? {
-            Place::Node(frame, hold) => Some((frame, hold)),
-            Place::Bud { .. } => None,
+        match self.home.take_out(&mut tree, self.key) {
+            Some(Place::Node(frame, hold)) => (frame, hold),
+            Some(Place::Bud { .. }) | None => unreachable!("only the owner takes a place out, and it has a node now"),
         }
     }
 }
@@ -194,20 +198,21 @@ impl<H> Drop for BudSeat<H> {
 }
 
 impl<H> Buds<H> {
-    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Option<BudKey> {
-        let next = BudKey::try_from(self.places.vacant_key()).ok()?;
+    /// Gives the bud back if there is no place for it.
+    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Result<BudKey, Bud<H>> {
+        let Ok(next) = BudKey::try_from(self.places.vacant_key()) else { return Err(bud) };
         let outer = match outer {
             Outer::Task | Outer::Frame => None,
-            Outer::Bud(key) => match self.places.get_mut(key as usize)? {
-                Place::Bud { inner: inner @ None, .. } => {
+            Outer::Bud(key) => match self.places.get_mut(key as usize) {
+                Some(Place::Bud { inner: inner @ None, .. }) => {
                     *inner = Some(next);
                     Some(key)
                 }
-                Place::Bud { inner: Some(_), .. } | Place::Node(..) => return None,
+                Some(Place::Bud { inner: Some(_), .. } | Place::Node(..)) | None => return Err(bud),
             },
         };
         self.places.insert(Place::Bud { bud, outer, inner: None });
-        Some(next)
+        Ok(next)
     }
 
     fn has_inner(&self, key: BudKey) -> bool {
@@ -230,18 +235,28 @@ impl<H> Buds<H> {
             Place::Bud { bud, .. } => Some(bud),
             Place::Node(..) => None,
         });
-        buds.enumerate().map(|(depth, bud)| BudView {
-            info: bud.info.clone(),
-            shielded: bud.shielded,
-            budget: bud.held_off.as_ref().map(|held_off| held_off.budget),
-            deadline: bud.deadline,
-            depth,
+        let mut in_shield = false;
+        buds.enumerate().map(move |(depth, bud)| {
+            let outer_shield = in_shield;
+            in_shield |= bud.shielded;
+            BudView {
+                info: bud.info.clone(),
+                shielded: bud.shielded,
+                in_shield: outer_shield,
+                budget: bud.held_off.as_ref().map(|held_off| held_off.budget),
+                deadline: bud.deadline,
+                depth,
+            }
         })
     }
 
     /// True if there is one that has no node.
     pub(super) fn has_any(&self) -> bool {
         self.grown < self.places.len()
+    }
+
+    fn is_bud(&self, key: BudKey) -> bool {
+        matches!(self.places.get(key as usize), Some(Place::Bud { .. }))
     }
 
     fn frame(&self, key: BudKey) -> Option<&Arc<Frame<H>>> {
@@ -332,14 +347,30 @@ impl<H> Node<H> {
 
     /// Makes nodes of all buds: for a poll that begins with the cancel visible (invariant 4), and for those who act on what is inside.
     pub(crate) fn grow_buds(self: &Arc<Self>) {
-        self.grow_all(&mut self.tree.lock());
+        let mut next = 0;
+        while let Some(reached) = self.grow_some(&mut self.tree.lock(), next) {
+            next = reached;
+        }
     }
 
-    /// Makes nodes of all buds, for a visit of what is inside. The caller holds the lock of this node.
-    pub(super) fn grow_all(self: &Arc<Self>, tree: &mut Tree<H>) {
-        let Some(buds) = tree.buds.as_ref().filter(|buds| buds.has_any()) else { return };
-        let keys: Vec<_> = buds.places.iter().map(|(key, _)| key as BudKey).collect();
-        keys.into_iter().for_each(|key| drop(self.grow_bud(tree, key)));
+    /// The tree of this node, locked, with a node for each bud that was there when it was cancelled.
+    pub(super) fn tree_without_buds(self: &Arc<Self>) -> MutexGuard<'_, Tree<H>> {
+        let tree = self.tree.lock();
+        if !tree.buds.as_ref().is_some_and(|buds| buds.has_any()) {
+            return tree;
+        }
+        drop(tree);
+        self.grow_buds();
+        self.tree.lock()
+    }
+
+    /// Makes nodes of those from a place on, but not of so many that others wait long for the lock. Gives the place that it has reached.
+    fn grow_some(self: &Arc<Self>, tree: &mut Tree<H>, next: BudKey) -> Option<BudKey> {
+        const BATCH: BudKey = 64;
+        let buds = tree.buds.as_ref().filter(|buds| buds.has_any() && (next as usize) < buds.places.capacity())?;
+        let batch = (next..next.saturating_add(BATCH)).filter(|key| buds.is_bud(*key));
+        batch.collect::<Vec<_>>().into_iter().for_each(|key| drop(self.grow_bud(tree, key)));
+        next.checked_add(BATCH)
     }
 }
 
