@@ -113,12 +113,13 @@ impl<H> BudSeat<H> {
         let Bud { owned, shielded, deadline, .. } = bud;
         let chain = Chain { timed: around.timed || deadline.is_some(), shielded: around.shielded || shielded };
         let mut tree = home.tree.lock();
-        // While the mark is there, each poll of a bud takes the lock: those that have looked may be long in coming.
-        let listed =
-            if home.has(CANCELLED | GROWN) { Err(bud) } else { tree.buds.get_or_insert_default().insert(outer, bud) };
+        let buds = tree.buds.get_or_insert_default();
+        // While the mark is there, each poll of a bud takes the lock, and those that were looked into may be long in coming.
+        if home.has(CANCELLED | GROWN) || !buds.is_free(outer) {
+            return None;
+        }
+        let key = buds.insert(outer, bud)?;
         drop(tree);
-        // What was refused may have a waker, and goes now.
-        let key = listed.ok()?;
         Some(Self { home, key, outer, owned, chain, is_listed: true })
     }
 
@@ -155,8 +156,13 @@ impl<H> BudSeat<H> {
     }
 
     /// True if it may not be polled as a bud any more. One load, as long as nothing in its home is looked into.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_over(&self) -> bool {
+        self.home.has(CANCELLED | GROWN) && self.is_over_now()
+    }
+
+    #[cold]
+    fn is_over_now(&self) -> bool {
         self.home.is_cancelled() || self.home.grown(self.key).is_some()
     }
 
@@ -198,21 +204,28 @@ impl<H> Drop for BudSeat<H> {
 }
 
 impl<H> Buds<H> {
-    /// Gives the bud back if there is no place for it.
-    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Result<BudKey, Bud<H>> {
-        let Ok(next) = BudKey::try_from(self.places.vacant_key()) else { return Err(bud) };
+    /// True if there may be a bud in `outer`: if that is a bud, it is one still, and has none.
+    #[inline]
+    fn is_free(&self, outer: Outer) -> bool {
+        match outer {
+            Outer::Task | Outer::Frame => true,
+            Outer::Bud(key) => matches!(self.places.get(key as usize), Some(Place::Bud { inner: None, .. })),
+        }
+    }
+
+    /// Lists a bud in what is free.
+    #[inline]
+    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Option<BudKey> {
+        let key = BudKey::try_from(self.places.vacant_key()).ok()?;
         let outer = match outer {
             Outer::Task | Outer::Frame => None,
-            Outer::Bud(key) => match self.places.get_mut(key as usize) {
-                Some(Place::Bud { inner: inner @ None, .. }) => {
-                    *inner = Some(next);
-                    Some(key)
-                }
-                Some(Place::Bud { inner: Some(_), .. } | Place::Node(..)) | None => return Err(bud),
-            },
+            Outer::Bud(outer) => Some(outer),
         };
+        if let Some(Place::Bud { inner, .. }) = outer.and_then(|outer| self.places.get_mut(outer as usize)) {
+            *inner = Some(key);
+        }
         self.places.insert(Place::Bud { bud, outer, inner: None });
-        Ok(next)
+        Some(key)
     }
 
     fn has_inner(&self, key: BudKey) -> bool {
