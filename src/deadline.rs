@@ -22,8 +22,8 @@ use crate::shield;
 /// # Invariants
 ///
 /// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of the queue,
-///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). That of a bud
-///    is kept by its owner, who puts one for the node in its place when it gets to know that.
+///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). A bud has
+///    one by its place from when it is planted on; its owner puts one for the node there when it gets to know that.
 /// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
 ///    an entry behind, which is harmless.
 #[derive(Debug, Default)]
