@@ -343,6 +343,21 @@ mod tests {
         }
     }
 
+    /// The budget begins in the middle of a poll, by a cancel from elsewhere, and that poll is the last.
+    #[tokio::test]
+    async fn budget_that_begins_in_the_last_poll_of_what_waits_is_forgotten() {
+        let outer = crate::CancelScope::new();
+        let handle = outer.handle();
+        let work = async move {
+            tokio::task::yield_now().await;
+            std::thread::spawn(move || handle.cancel("test")).join().unwrap_or_default();
+            count()
+        };
+        let held = crate::shield(work).budget(std::time::Duration::from_secs(60));
+        assert_eq!(outer.run(held).await.unwrap(), Some(1));
+        assert_eq!(count(), Some(0));
+    }
+
     #[tokio::test]
     async fn deadline_of_what_has_ended_is_forgotten() {
         let scope = crate::CancelScope::new().timeout(std::time::Duration::from_secs(60));

@@ -216,3 +216,93 @@ impl<F: Future> Placed<F> {
         branch.stay(cx)
     }
 }
+
+#[cfg(all(test, not(testudo_loom)))]
+mod tests {
+    use std::future::{pending, poll_fn};
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::{CancelScope, catch_cancelled, nursery, shield, shield_scoped};
+
+    /// How many nodes and how many buds are in the node of this task.
+    fn inside() -> (usize, usize) {
+        let inside = current::made_node().inside();
+        (inside.nodes.len(), inside.buds.len())
+    }
+
+    /// Runs it in a child that somebody waits for, which has a node and nothing in that.
+    async fn in_a_task<F: Future<Output = ()> + Send + 'static>(body: F) {
+        let run = nursery(|n| async move {
+            n.spawn(async move {
+                let frame = current::frame();
+                frame.iter().for_each(|frame| frame.set_owned(true));
+                drop(current::branch(frame.as_ref()));
+                body.await;
+            });
+        });
+        run.await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[tokio::test]
+    async fn what_waits_makes_no_node_in_all_its_polls_and_is_gone_before_its_end_is_given_on() {
+        in_a_task(async {
+            let inner = shield_scoped(catch_cancelled(async {
+                for _ in 0..3 {
+                    yield_now().await;
+                    // Nobody looks for who waits for this task in order to count a shield.
+                    assert!(current::is_owned());
+                }
+            }));
+            let mut scope = Box::pin(CancelScope::new().run(inner));
+            let mut polls = 0;
+            let counts = poll_fn(|cx| {
+                polls += 1;
+                let is_ready = scope.as_mut().poll(cx).is_ready();
+                assert_eq!(inside(), if is_ready { (0, 0) } else { (0, 3) }, "poll {polls}");
+                if is_ready { Poll::Ready(polls) } else { Poll::Pending }
+            });
+            assert_eq!(counts.await, 4);
+            drop(scope);
+            assert_eq!(inside(), (0, 0));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_a_node_with_what_is_around_it_and_no_more_than_that() {
+        in_a_task(async {
+            let mut sibling = Box::pin(CancelScope::new().run(pending::<()>()));
+            assert!(poll_fn(|cx| Poll::Ready(sibling.as_mut().poll(cx).is_pending())).await);
+            let asks = async {
+                yield_now().await;
+                drop(current::frame());
+                yield_now().await;
+            };
+            let mut scope = Box::pin(CancelScope::new().run(CancelScope::new().run(asks)));
+            let mut seen = Vec::new();
+            poll_fn(|cx| {
+                let poll = scope.as_mut().poll(cx).map(drop);
+                seen.push(inside());
+                poll
+            })
+            .await;
+            assert_eq!(seen, [(0, 3), (1, 1), (0, 1)]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn shield_in_what_waits_is_counted_only_where_nobody_waits_for_the_task() {
+        let unmade = || current::made_node().host().map_or(0, |host| host.unmade.list().len());
+        let body = move || {
+            CancelScope::new().run(async move {
+                yield_now().await;
+                shield(async move { unmade() }).await
+            })
+        };
+        in_a_task(async move { assert_eq!(body().await.unwrap_or(9), 0) }).await;
+        assert_eq!(body().await.unwrap_or(9), 1);
+    }
+}

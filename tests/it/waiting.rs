@@ -1,7 +1,8 @@
 //! Regions that wait while nobody has looked into them, and what makes nodes of them.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -388,4 +389,42 @@ async fn what_was_cancelled_is_so_when_something_in_it_waits() {
         assert_eq!(late.await, Some(()));
     });
     end.await.unwrap();
+}
+
+tokio::task_local! {
+    static WHO: u8;
+}
+
+#[testudo::test(start_paused = true)]
+async fn locals_of_a_shield_are_those_of_its_first_poll() {
+    let seen = Count::default();
+    let work = {
+        let seen = seen.clone();
+        async move {
+            sleep(S).await;
+            assert_eq!(WHO.get(), 1);
+            seen.add();
+        }
+    };
+    let mut shield = Box::pin(shield(work).with_local(&WHO));
+    for who in [1, 2] {
+        let polled = poll_fn(|cx| Poll::Ready(WHO.sync_scope(who, || shield.as_mut().poll(cx).is_pending())));
+        assert!(polled.await);
+    }
+    drop(shield);
+    sleep(2 * S).await;
+    assert_eq!(seen.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shield_that_waits_in_a_shield_is_not_named_beside_it() {
+    let nested = || shield(async { shield(CancelScope::new().run(pending::<()>())).await });
+    let task = plain_task(nested());
+    let named = plain_task(CancelScope::new().run(nested().name("outer")));
+    turns().await;
+    let report = testudo::drain(S).await;
+    let left: Vec<_> = report.left().iter().map(|left| (left.what(), left.name())).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.contains(&("shield", None)) && left.contains(&("shield", Some("outer"))), "{left:?}");
+    drop((task, named));
 }
