@@ -858,13 +858,25 @@ fn m4_scope_that_moved_to_another_runtime_keeps_its_deadline() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().start_paused(true).build().unwrap()
     };
-    let (first, second) = (runtime(), runtime());
-    let mut moving = Box::pin(CancelScope::new().timeout(S).run(pending::<()>()));
-    assert!(first.block_on(poll_once(&mut moving)).is_pending());
-    drop(first);
-    let end = second.block_on(async { timeout(100 * S, moving).await });
-    let end = end.expect("the deadline fires though its first runtime is gone");
-    assert_eq!(end.unwrap_err().cause().kind(), CauseKind::Deadline);
+    // As a bud, and as a node from the start.
+    for has_handle in [false, true] {
+        let (first, second) = (runtime(), runtime());
+        let scope = CancelScope::new().timeout(S);
+        let handle = has_handle.then(|| scope.handle());
+        let mut moving = Box::pin(scope.run(pending::<()>()));
+        let begun = first.block_on(async {
+            let begin = async move {
+                assert!(poll_once(&mut moving).await.is_pending());
+                moving
+            };
+            plain_task(begin).await.unwrap()
+        });
+        drop(first);
+        let end = second.block_on(async { plain_task(timeout(100 * S, begun)).await.unwrap() });
+        let end = end.expect("the deadline fires though its first runtime is gone");
+        assert_eq!(end.unwrap_err().cause().kind(), CauseKind::Deadline);
+        drop(handle);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
     CancelScope, CauseKind, EffectiveDeadline, FinalizeExt, all_tasks, cancelled, catch_cancelled, checkpoint,
-    current_deadline, dump, is_cancelled, move_on_after, nursery, shield, shield_scoped,
+    current_deadline, dump, is_cancelled, move_on_after, nursery, shield, shield_scoped, shield_with,
 };
 use tokio::join;
 use tokio::sync::Notify;
@@ -137,6 +137,39 @@ async fn scope_that_waits_is_judged_by_where_it_is_polled_next() {
     assert_eq!(told.get(), 1);
 }
 
+/// The one in which it began waits as well, and is not cancelled.
+#[testudo::test(start_paused = true)]
+async fn what_waits_follows_into_another_scope_while_the_first_goes_on() {
+    let (told, done) = (Count::default(), Notify::new());
+    let (give, take) = tokio::sync::oneshot::channel::<Boxed>();
+    let wait = {
+        let told = told.clone();
+        async move {
+            yield_now().await;
+            cancelled().await;
+            told.add();
+        }
+    };
+    let first = CancelScope::new().run(async {
+        let mut inner: Boxed = Box::pin(async { drop(CancelScope::new().run(wait).await) });
+        assert!(is_pending(inner.as_mut()).await);
+        drop(give.send(inner));
+        done.notified().await;
+    });
+    let second = async {
+        let inner = take.await.unwrap();
+        let end = move_on_after(S, async {
+            inner.await;
+            pending::<()>().await;
+        });
+        assert_eq!(end.await, None);
+        done.notify_one();
+    };
+    let (end, ()) = join!(first, second);
+    assert!(end.is_ok());
+    assert_eq!(told.get(), 1);
+}
+
 #[testudo::test(start_paused = true)]
 async fn what_waits_in_a_scope_that_has_ended_is_judged_by_what_was_around_that() {
     let log = Log::default();
@@ -206,19 +239,19 @@ async fn look_at_a_deadline_leaves_it_where_it_was() {
 
 #[testudo::test(start_paused = true)]
 async fn task_of_nobodys_that_waits_in_a_scope_is_cancelled_with_the_run() {
-    let log = Log::default();
-    let wait = {
-        let log = log.clone();
-        async move {
-            cancelled().await;
-            log.push("told");
-        }
+    let dropped = Count::default();
+    let guard = OnDrop(dropped.clone());
+    // It asks for nothing, so that nobody has looked into it before the stop.
+    let wait = async move {
+        pending::<()>().await;
+        drop(guard);
     };
     let task = plain_task(CancelScope::new().run(CancelScope::new().run(wait)));
     turns().await;
     testudo::ShutdownHandle::current().unwrap().shutdown("test");
-    shield(async { drop(task.await) }).await;
-    assert_eq!(log.seen(), ["told"]);
+    shield(turns()).await;
+    assert_eq!(dropped.get(), 1);
+    drop(task);
 }
 
 #[testudo::test(start_paused = true)]
@@ -427,4 +460,15 @@ async fn shield_that_waits_in_a_shield_is_not_named_beside_it() {
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.contains(&("shield", None)) && left.contains(&("shield", Some("outer"))), "{left:?}");
     drop((task, named));
+}
+
+/// A shield whose place is made before its first poll is counted in there.
+#[tokio::test(start_paused = true)]
+async fn shield_that_has_a_place_from_the_start_is_waited_for_in_a_task_of_nobodys() {
+    let start = Instant::now();
+    let task = plain_task(shield_with(|_| sleep(S)));
+    turns().await;
+    assert!(testudo::drain(5 * S).await.is_clean());
+    assert_eq!(start.elapsed(), S);
+    task.await.unwrap();
 }
