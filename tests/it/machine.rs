@@ -864,10 +864,10 @@ fn m4_scope_that_moved_to_another_runtime_keeps_its_deadline() {
         let scope = CancelScope::new().timeout(S);
         let handle = has_handle.then(|| scope.handle());
         let mut moving = Box::pin(scope.run(pending::<()>()));
-        let begun = first.block_on(async {
+        let (begun,) = first.block_on(async {
             let begin = async move {
                 assert!(poll_once(&mut moving).await.is_pending());
-                moving
+                (moving,)
             };
             plain_task(begin).await.unwrap()
         });
