@@ -177,6 +177,8 @@ async fn what_waits_in_a_scope_that_has_ended_is_judged_by_what_was_around_that(
     let handle = outer.handle();
     let body = async {
         let mut inner = pin!(CancelScope::new().run(async {
+            // In the first poll nothing asks for the place.
+            yield_now().await;
             cancelled().await;
             log.push("told");
         }));
