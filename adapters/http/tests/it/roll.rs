@@ -40,8 +40,9 @@ impl Instance {
             let main = async move {
                 let listener = listen(address);
                 let address = listener.local_addr().unwrap();
-                send.send(address).unwrap();
-                serve(listener, Router::new().route("/", get(|| async { "hello" }))).await;
+                let served = serve(listener, Router::new().route("/", get(|| async { "hello" })));
+                // Once the server takes part: a stop before that has nobody to wait for.
+                tokio::join!(biased; served, async { send.send(address).unwrap() });
                 Ok::<_, std::io::Error>(address)
             };
             runner.run(main).outcome.unwrap()
