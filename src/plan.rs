@@ -199,8 +199,8 @@ impl Sketch {
         Bud { info, shielded, finalizer, held_off, deadline: self.deadline(), owned, waker }
     }
 
-    /// It is in the tree. After that: who looks meanwhile finds it twice rather than nowhere.
-    pub(crate) fn is_listed(&self, parent: &Node) {
+    /// It is in the tree, and needs no name beside that. After the link: who looks meanwhile finds it twice rather than nowhere.
+    pub(crate) fn forget_unmade(&self, parent: &Node) {
         if let (Some(number), Some(host)) = (self.unmade, parent.host()) {
             host.unmade.remove(number);
         }
@@ -233,7 +233,7 @@ impl Sketch {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         let parent = current::branch(outer);
         let frame = enter(self.new_node(Some(&parent), now), &parent, outer, now);
-        self.is_listed(&parent);
+        self.forget_unmade(&parent);
         frame
     }
 

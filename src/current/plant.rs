@@ -89,7 +89,7 @@ impl Soil {
         if let Some(at) = deadline {
             BudTimer::arm(&planted, at);
         }
-        sketch.is_listed(planted.home());
+        sketch.forget_unmade(planted.home());
         Some(planted)
     }
 }
