@@ -2,8 +2,10 @@
 
 mod queue;
 
+use std::cell::Cell;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use futures_util::future::select;
 use queue::Queue;
@@ -21,21 +23,30 @@ use crate::shield;
 ///
 /// # Invariants
 ///
-/// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of the queue,
+/// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of its shard,
 ///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). A bud has
 ///    one by its place from when it is planted on; its owner puts one for the node there when it gets to know that.
 /// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
 ///    an entry behind, which is harmless.
+/// 3. The shard of a node is told by its address, so that whoever sets its deadline finds it; that of a bud is the one of the thread that
+///    planted it, so that threads with timeouts of their own neither wait for each other nor mix what comes in order.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    queue: Mutex<Entries>,
+    shards: [Shard; SHARDS],
     earlier: Notify,
 }
+
+const SHARDS: usize = 16;
+
+/// On cache lines of its own; processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
     by_time: Queue<Key, Weak<Node>>,
-    /// When whoever keeps the deadlines looks next, without being told; a deadline that goes does not change that.
+    /// When whoever keeps the deadlines looks here next, without being told; a deadline that goes does not change that.
     looks_at: Option<Ticks>,
 }
 
@@ -66,9 +77,18 @@ impl Entries {
 }
 
 impl Timers {
+    fn of(&self, node: &Arc<Node>) -> MutexGuard<'_, Entries> {
+        // Nodes that were made one after the other lie side by side.
+        self.shard(Arc::as_ptr(node).addr() / size_of::<Node>())
+    }
+
+    fn shard(&self, number: usize) -> MutexGuard<'_, Entries> {
+        lock(&self.shards[number % SHARDS].0)
+    }
+
     /// Sets the deadline of `node`, and looks at it then.
     fn set(&self, node: &Arc<Node>, at: Option<Ticks>) {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.of(node);
         queue.remove(node, node.deadline());
         node.set_deadline(at);
         let at = at.filter(|_| !node.has_ended());
@@ -79,14 +99,14 @@ impl Timers {
 
     /// Looks at `node` at the deadline that it has.
     fn arm(&self, node: &Arc<Node>) {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.of(node);
         let is_earlier = node.deadline().is_some_and(|at| queue.insert(Entries::key(node, at), node));
         drop(queue);
         self.tell(is_earlier);
     }
 
     fn disarm(&self, node: &Arc<Node>) {
-        lock(&self.queue).remove(node, node.deadline());
+        self.of(node).remove(node, node.deadline());
     }
 
     fn tell(&self, is_earlier: bool) {
@@ -112,8 +132,14 @@ impl Timers {
     /// Cancels what is due and says when the next one is.
     fn fire(&self) -> Option<Ticks> {
         let now = clock::now();
+        self.shards.iter().filter_map(|shard| shard.fire(now)).min()
+    }
+}
+
+impl Shard {
+    fn fire(&self, now: Ticks) -> Option<Ticks> {
         loop {
-            let mut queue = lock(&self.queue);
+            let mut queue = lock(&self.0);
             queue.looks_at = queue.by_time.first_key().map(|(at, ..)| at);
             if queue.looks_at.is_none_or(|at| at > now) {
                 return queue.looks_at;
@@ -132,19 +158,21 @@ pub(crate) struct BudTimer {
     home: Arc<Node>,
     key: BudKey,
     at: Ticks,
+    shard: usize,
 }
 
 impl BudTimer {
     /// Begins with the deadline of a bud that was planted just now.
     pub(crate) fn arm(bud: &BudSeat, at: Ticks) {
         if let Some(host) = bud.home().host() {
-            let is_earlier = lock(&host.timers.queue).insert(Self::key(bud.home(), bud.key(), at), bud.home());
+            let is_earlier = host.timers.shard(here()).insert(Self::key(bud.home(), bud.key(), at), bud.home());
             host.timers.tell(is_earlier);
         }
     }
 
+    /// In the poll in which the bud was planted, for it is on the same thread.
     pub(crate) fn of(bud: &BudSeat, at: Ticks) -> Self {
-        Self { home: Arc::clone(bud.home()), key: bud.key(), at }
+        Self { home: Arc::clone(bud.home()), key: bud.key(), at, shard: here() }
     }
 
     fn key(home: &Arc<Node>, bud: BudKey, at: Ticks) -> Key {
@@ -155,9 +183,20 @@ impl BudTimer {
 impl Drop for BudTimer {
     fn drop(&mut self) {
         if let Some(host) = self.home.host() {
-            drop(lock(&host.timers.queue).by_time.remove(Self::key(&self.home, self.key, self.at)));
+            drop(host.timers.shard(self.shard).by_time.remove(Self::key(&self.home, self.key, self.at)));
         }
     }
+}
+
+/// Numbers the threads that plant buds with deadlines.
+fn here() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! { static HERE: Cell<Option<usize>> = const { Cell::new(None) } }
+    HERE.with(|here| {
+        let number = here.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        here.set(Some(number));
+        number
+    })
 }
 
 /// Looks after the deadline of what was a bud until now.
@@ -299,6 +338,13 @@ mod tests {
     use std::panic::Location;
     use std::pin::Pin;
     use std::task::Poll;
+    use std::time::Duration;
+
+    impl Timers {
+        fn len(&self) -> usize {
+            self.shards.iter().map(|shard| lock(&shard.0).by_time.len()).sum()
+        }
+    }
 
     #[test]
     fn deadline_that_is_toggled_leaks_nothing() {
@@ -309,7 +355,7 @@ mod tests {
                 timers.set(&node, Some(at));
             }
         }
-        assert_eq!(lock(&timers.queue).by_time.len(), 1);
+        assert_eq!(timers.len(), 1);
     }
 
     async fn is_pending(mut fut: Pin<&mut impl Future>) -> bool {
@@ -317,7 +363,7 @@ mod tests {
     }
 
     fn count() -> Option<usize> {
-        host::root().host().map(|host| lock(&host.timers.queue).by_time.len())
+        host::root().host().map(|host| host.timers.len())
     }
 
     #[tokio::test]
@@ -334,13 +380,47 @@ mod tests {
             (begun, count())
         };
         for looks in [false, true] {
-            let run = crate::move_on_after(std::time::Duration::from_secs(60), wait(looks));
+            let run = crate::move_on_after(Duration::from_secs(60), wait(looks));
             assert_eq!(tokio::spawn(run).await.unwrap(), Some((Some(1), Some(1))), "{looks}");
             assert_eq!(count(), Some(0), "{looks}");
-            let mut dropped = Box::pin(crate::move_on_after(std::time::Duration::from_secs(60), wait(looks)));
+            let mut dropped = Box::pin(crate::move_on_after(Duration::from_secs(60), wait(looks)));
             assert!(tokio::spawn(async move { is_pending(dropped.as_mut()).await }).await.unwrap());
             assert_eq!(count(), Some(0), "{looks}");
         }
+    }
+
+    /// Each thread has a shard of its own, until there are more of them than shards.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]
+    fn deadlines_that_threads_have_planted_fire_and_are_forgotten_on_another() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let mut runtime = builder.enable_time().start_paused(true).build().unwrap();
+        let is_over = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut ends = Vec::new();
+        for planted in 1..=SHARDS + 2 {
+            let is_over = Arc::clone(&is_over);
+            let plant = async move {
+                let ends = async move { drop(is_over.acquire().await) };
+                let cut = tokio::spawn(crate::move_on_after(Duration::from_secs(60), std::future::pending()));
+                let ended = tokio::spawn(crate::move_on_after(Duration::from_secs(3600), ends));
+                tokio::task::yield_now().await;
+                assert_eq!(count(), Some(2 * planted));
+                [cut, ended]
+            };
+            let plants = std::thread::spawn(move || (runtime.block_on(plant), runtime));
+            let (pair, back) = plants.join().unwrap();
+            runtime = back;
+            ends.push(pair);
+        }
+        runtime.block_on(async {
+            tokio::time::sleep(Duration::from_secs(61)).await;
+            assert_eq!(count(), Some(SHARDS + 2));
+            is_over.close();
+            for [cut, ended] in ends {
+                assert_eq!((cut.await.unwrap(), ended.await.unwrap()), (None, Some(())));
+            }
+            assert_eq!(count(), Some(0));
+        });
     }
 
     /// The budget begins in the middle of a poll, by a cancel from elsewhere, and that poll is the last.
@@ -353,14 +433,14 @@ mod tests {
             std::thread::spawn(move || handle.cancel("test")).join().unwrap_or_default();
             count()
         };
-        let held = crate::shield(work).budget(std::time::Duration::from_secs(60));
+        let held = crate::shield(work).budget(Duration::from_secs(60));
         assert_eq!(outer.run(held).await.unwrap(), Some(1));
         assert_eq!(count(), Some(0));
     }
 
     #[tokio::test]
     async fn deadline_of_what_has_ended_is_forgotten() {
-        let scope = crate::CancelScope::new().timeout(std::time::Duration::from_secs(60));
+        let scope = crate::CancelScope::new().timeout(Duration::from_secs(60));
         let handle = scope.handle();
         let inside = scope.run(async {
             tokio::task::yield_now().await;
