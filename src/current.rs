@@ -138,24 +138,21 @@ struct Level {
 
 /// The place of a region after its first poll.
 pub(crate) enum Draft {
-    /// Nothing inside has asked for it.
-    Sketch(Sketch),
-    /// It could not be made.
-    Begun,
+    /// Nothing inside has asked for one, or it could not be made.
+    None,
     /// It is a bud, or was one until something inside has asked for it.
     Planted(Current),
     Made(Arc<Frame>),
 }
 
 impl Draft {
-    /// The place of a region that waits.
-    pub(crate) fn keep(self, waker: &Waker) -> Self {
-        match self {
-            Self::Sketch(sketch) => match plant(sketch, waker) {
-                Ok(current) => Self::Planted(current),
-                Err(sketch) => Self::Made(sketch.make(frame().as_ref())),
-            },
-            Self::Begun | Self::Planted(_) | Self::Made(_) => self,
+    /// What was made during the poll.
+    #[inline]
+    fn of(made: Option<Current>) -> Self {
+        match made {
+            Some(current @ Current { spot: Spot::Bud(_) | Spot::Grown(_), .. }) => Self::Planted(current),
+            Some(Current { spot: Spot::Frame(frame), .. }) => Self::Made(frame),
+            Some(Current { spot: Spot::Leaf(_), .. }) | None => Self::None,
         }
     }
 }
@@ -228,7 +225,7 @@ impl Drop for Enter<'_> {
     }
 }
 
-/// Puts a place that is only planned in as the current one, until [`end`](Self::end) or a panic.
+/// Puts a place that is only planned in as the current one, until the end of its poll or a panic.
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
@@ -248,29 +245,28 @@ impl EnterPlanned {
         entered.unwrap_or(false).then(|| Self(()))
     }
 
-    /// Gives back the sketch, or the place if something inside has asked for it.
-    pub(crate) fn end(self) -> Draft {
+    /// The place of a region that has ended, if something inside has asked for one.
+    #[inline]
+    pub(crate) fn leave(self) -> Draft {
         mem::forget(self);
-        Self::pop()
+        Draft::of(around(Around::leave).flatten())
     }
 
-    fn pop() -> Draft {
-        let level = around(|around| {
-            let Level { outer, sketch, .. } = around.levels.pop()?;
-            Some((mem::replace(&mut around.current, outer), sketch))
-        });
-        match level.flatten() {
-            Some((Some(current @ Current { spot: Spot::Bud(_) | Spot::Grown(_), .. }), _)) => Draft::Planted(current),
-            Some((Some(Current { spot: Spot::Frame(frame), .. }), _)) => Draft::Made(frame),
-            Some((None, Some(sketch))) => Draft::Sketch(sketch),
-            Some((Some(_), _) | (None, None)) | None => Draft::Begun,
+    /// The place of a region that waits, made now if nothing inside has asked for it.
+    pub(crate) fn stay(self, waker: &Waker) -> Draft {
+        let sketch = around(|around| around.levels.last_mut()?.sketch.take()).flatten();
+        let draft = self.leave();
+        let Some(sketch) = sketch else { return draft };
+        match plant(&sketch, waker) {
+            Some(current) => Draft::Planted(current),
+            None => Draft::Made(sketch.make(frame().as_ref())),
         }
     }
 }
 
 impl Drop for EnterPlanned {
     fn drop(&mut self) {
-        drop(Self::pop());
+        drop(around(Around::leave));
     }
 }
 
@@ -288,6 +284,16 @@ impl Around {
             self.looked = 0;
         }
         self.swap(slot);
+    }
+
+    /// Leaves the innermost place that was only planned when it was entered; gives what was made of it.
+    #[inline]
+    fn leave(&mut self) -> Option<Current> {
+        let last = self.levels.len().checked_sub(1)?;
+        let outer = self.levels[last].outer.take();
+        // In place: it is large.
+        self.levels.truncate(last);
+        mem::replace(&mut self.current, outer)
     }
 
     /// True outside of all places.

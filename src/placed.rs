@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use crate::core::node::Kind;
-use crate::current::{self, Draft, EnterPlanned};
+use crate::current::{self, Current, Draft, EnterPlanned};
 use crate::deadline::{self, BudTimer};
 use crate::host::{Frame, Node};
 use crate::plan::Plan;
@@ -191,29 +191,47 @@ impl<F: Future> Placed<F> {
     }
 
     fn poll_planned(mut self: Pin<&mut Self>, inside: EnterPlanned, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let mut this = self.as_mut().project();
-        let (poll, mut draft) = this.region.as_mut().poll_planned(inside, cx);
-        if poll.is_pending() {
-            draft = draft.keep(cx.waker());
-        }
-        let Place::Planned(plan) = this.place else { return poll };
-        let frame = match draft {
-            Draft::Made(frame) => Some(frame),
+        let poll = self.as_mut().project().region.poll_planned(cx);
+        match if poll.is_ready() { inside.leave() } else { inside.stay(cx.waker()) } {
+            // It needs none any more.
+            Draft::None => *self.project().place = Place::Gone,
             Draft::Planted(current) => {
-                let timer = current.planted().and_then(|bud| plan.timer(bud));
-                *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task(), timer };
-                this.region.stay(current);
+                self.as_mut().wait_as_bud(current);
                 return self.end_poll_of_bud(poll, cx);
             }
-            // Nothing inside has asked, and it needs none any more.
-            Draft::Sketch(_) | Draft::Begun => None,
-        };
-        let branch = frame.as_ref().map(|frame| plan.settle(frame));
-        *this.place = branch.filter(|_| poll.is_pending()).map_or(Place::Gone, Place::Made);
-        let (Place::Made(branch), Some(frame)) = (this.place, frame) else { return poll };
+            Draft::Made(frame) if poll.is_pending() => return self.wait_in(frame, cx),
+            Draft::Made(frame) => self.end_in(&frame),
+        }
+        poll
+    }
+
+    /// The first poll has planted it.
+    fn wait_as_bud(self: Pin<&mut Self>, current: Current) {
+        let this = self.project();
+        let Place::Planned(plan) = this.place else { return };
+        let timer = current.planted().and_then(|bud| plan.timer(bud));
+        *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task(), timer };
+        this.region.stay(current);
+    }
+
+    /// The first poll has made its frame.
+    fn wait_in<T>(self: Pin<&mut Self>, frame: Arc<Frame>, cx: &mut Context<'_>) -> Poll<T> {
+        let mut this = self.project();
+        let Place::Planned(plan) = this.place else { return Poll::Pending };
+        *this.place = Place::Made(plan.settle(&frame));
         this.region.as_mut().enter(frame);
         this.region.arm(cx.waker());
+        let Place::Made(branch) = this.place else { return Poll::Pending };
         branch.stay(cx)
+    }
+
+    /// The same, and was its last.
+    fn end_in(self: Pin<&mut Self>, frame: &Arc<Frame>) {
+        let this = self.project();
+        if let Place::Planned(plan) = this.place {
+            drop(plan.settle(frame));
+        }
+        *this.place = Place::Gone;
     }
 }
 

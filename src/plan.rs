@@ -115,8 +115,9 @@ impl Plan {
     /// Begins the first poll: a relative timeout counts from here (S2). None if the place is needed for this poll already.
     pub(crate) fn begin(&mut self, waker: &Waker) -> Option<EnterPlanned> {
         // Through a handle the region is seen from outside.
-        let is_over = self.is_over();
-        if is_over || self.node.get().is_some() || !matches!(self.view, View::None) {
+        let is_known = self.node.get().is_some();
+        let may_be_over = is_known || self.timeout.is_some() || self.sketch.deadline.is_some();
+        if (may_be_over && self.is_over()) || is_known || !matches!(self.view, View::None) {
             return None;
         }
         if self.sketch.kind == Kind::Shield && !current::is_owned() {

@@ -15,7 +15,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Draft, Enter, EnterPlanned};
+use crate::current::{self, Current, Enter};
 use crate::host::{BudSeat, Frame, Hold};
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
@@ -283,15 +283,10 @@ impl<F: Future> Region<F> {
         Some(poll)
     }
 
-    /// The first poll of a region whose place is only planned.
-    pub(crate) fn poll_planned(
-        self: Pin<&mut Self>,
-        inside: EnterPlanned,
-        cx: &mut Context<'_>,
-    ) -> (Poll<End<F::Output>>, Draft) {
+    /// The first poll of a region whose place is only planned; it is the current one.
+    pub(crate) fn poll_planned(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let this = self.project();
-        let poll = poll_future(this.fut, &mut this.entry.rests, cx);
-        (poll, inside.end())
+        poll_future(this.fut, &mut this.entry.rests, cx)
     }
 }
 

@@ -31,26 +31,24 @@ enum Found {
     Soil(Soil),
 }
 
-/// Plants a region that waits, polled with `waker`, and those around it that are only planned. Gives the sketch back if it needs a node:
-/// it is cancelled, or is polled by another waker than what is around it, so that it has to hold that.
-pub(super) fn plant(sketch: Sketch, waker: &Waker) -> Result<Current, Sketch> {
+/// Plants a region that waits, polled with `waker`, and those around it that are only planned. None if it needs a node: it is cancelled,
+/// or is polled by another waker than what is around it, so that it has to hold that.
+pub(super) fn plant(sketch: &Sketch, waker: &Waker) -> Option<Current> {
     let id = WakerId::of(waker);
-    let Some((first, found)) = around(|around| around.find(id)).flatten() else { return Err(sketch) };
-    let Some(mut soil) = found.soil() else { return Err(sketch) };
+    let (first, found) = around(|around| around.find(id))??;
+    let mut soil = found.soil()?;
     let mut next = first;
     while let Some((depth, outer)) = next.and_then(|depth| Some((depth, around(|around| around.sketch(depth))??))) {
         let Some(planted) = soil.clone().plant(&outer, waker) else {
             around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
-            return Err(sketch);
+            return None;
         };
         (soil.outer, soil.chain) = (planted.as_outer(), planted.chain());
         around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
         next = Some(depth + 1);
     }
-    match soil.plant(&sketch, waker) {
-        Some(planted) => Ok(Current { polled_by: id, ..Current::new(Spot::Bud(planted)) }),
-        None => Err(sketch),
-    }
+    let planted = soil.plant(sketch, waker)?;
+    Some(Current { polled_by: id, ..Current::new(Spot::Bud(planted)) })
 }
 
 impl Found {
