@@ -38,10 +38,12 @@ pub(crate) struct Timers {
 
 const SHARDS: usize = 16;
 
-/// On cache lines of its own; processors fetch them in pairs.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Shard(Mutex<Entries>);
+struct Shard {
+    entries: Mutex<Entries>,
+    /// No two locks are on one cache line.
+    _apart: [u64; 8],
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -83,7 +85,7 @@ impl Timers {
     }
 
     fn shard(&self, number: usize) -> MutexGuard<'_, Entries> {
-        lock(&self.shards[number % SHARDS].0)
+        lock(&self.shards[number % SHARDS].entries)
     }
 
     /// Sets the deadline of `node`, and looks at it then.
@@ -139,7 +141,7 @@ impl Timers {
 impl Shard {
     fn fire(&self, now: Ticks) -> Option<Ticks> {
         loop {
-            let mut queue = lock(&self.0);
+            let mut queue = lock(&self.entries);
             queue.looks_at = queue.by_time.first_key().map(|(at, ..)| at);
             if queue.looks_at.is_none_or(|at| at > now) {
                 return queue.looks_at;
@@ -342,7 +344,7 @@ mod tests {
 
     impl Timers {
         fn len(&self) -> usize {
-            self.shards.iter().map(|shard| lock(&shard.0).by_time.len()).sum()
+            self.shards.iter().map(|shard| lock(&shard.entries).by_time.len()).sum()
         }
     }
 
