@@ -1,38 +1,60 @@
 //! Shields in their first polls, in tasks that nobody waits for: counted in at the root, and named there.
 
+use std::cell::Cell;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::core::node::Info;
-use crate::host::{Host, Node, lock};
+use crate::core::parts::Parts;
+use crate::host::{Host, Node};
 use crate::ticket::Ticket;
 
 /// The shields of one runtime that are counted and have no node yet. A few: each is being polled.
 #[derive(Debug, Default)]
 pub(crate) struct Unmade {
-    listed: Mutex<Vec<(Number, Info)>>,
+    listed: Parts<Vec<(Number, Info)>>,
 }
 
 /// Which of them; never used twice in this process, as a place may be made below what lives on another runtime.
-pub(crate) type Number = NonZero<u64>;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Number(NonZero<u64>);
+
+impl Number {
+    /// So many are taken by a thread at once.
+    const BLOCK: u64 = 1024;
+
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(Number::BLOCK);
+        thread_local! { static LAST: Cell<u64> = const { Cell::new(Number::BLOCK - 1) } }
+        LAST.with(|last| {
+            let next = last.get() + 1;
+            last.set(if next % Self::BLOCK == 0 { NEXT.fetch_add(Self::BLOCK, Ordering::Relaxed) } else { next });
+            Self(NonZero::new(last.get()).unwrap_or(NonZero::<u64>::MAX))
+        })
+    }
+
+    /// That of the block, so that each thread has one of its own.
+    fn part(self) -> usize {
+        (self.0.get() / Self::BLOCK) as usize
+    }
+}
 
 impl Unmade {
     /// Who they are.
     pub(crate) fn list(&self) -> Vec<Info> {
-        lock(&self.listed).iter().map(|(_, info)| info.clone()).collect()
+        self.listed.all().flat_map(|part| part.iter().map(|(_, info)| info.clone()).collect::<Vec<_>>()).collect()
     }
 
     fn insert(&self, info: Info) -> Number {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = Number::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(Number::MAX);
-        lock(&self.listed).push((number, info));
+        let number = Number::next();
+        self.listed.lock(number.part()).push((number, info));
         number
     }
 
     /// It has ended or gets a node, and who looks from now on finds it there; unless it had one.
     pub(crate) fn remove(&self, number: Number) {
-        let mut listed = lock(&self.listed);
+        let mut listed = self.listed.lock(number.part());
         let index = listed.iter().position(|(one, _)| *one == number);
         let shield = index.map(|index| listed.swap_remove(index));
         drop(listed);

@@ -2,10 +2,8 @@
 
 mod queue;
 
-use std::cell::Cell;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use futures_util::future::select;
 use queue::Queue;
@@ -15,34 +13,26 @@ use tokio::time::Instant;
 use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::{BudKey, Kind};
+use crate::core::parts::{PARTS, Parts};
 use crate::current;
-use crate::host::{self, BudSeat, Host, Node, lock};
+use crate::host::{self, BudSeat, Host, Node, thread_number};
 use crate::shield;
 
 /// All deadlines of one runtime. One Tokio timer serves the earliest.
 ///
 /// # Invariants
 ///
-/// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of its shard,
+/// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of its part,
 ///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). A bud has
 ///    one by its place from when it is planted on; its owner puts one for the node there when it gets to know that.
 /// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
 ///    an entry behind, which is harmless.
-/// 3. The shard of a node is told by its address, so that whoever sets its deadline finds it; that of a bud is the one of the thread that
+/// 3. The part of a node is told by its address, so that whoever sets its deadline finds it; that of a bud is the one of the thread that
 ///    planted it, so that threads with timeouts of their own neither wait for each other nor mix what comes in order.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    shards: [Shard; SHARDS],
+    parts: Parts<Entries>,
     earlier: Notify,
-}
-
-const SHARDS: usize = 16;
-
-#[derive(Debug, Default)]
-struct Shard {
-    entries: Mutex<Entries>,
-    /// No two locks are on one cache line.
-    _apart: [u64; 8],
 }
 
 #[derive(Debug, Default)]
@@ -79,18 +69,15 @@ impl Entries {
 }
 
 impl Timers {
-    fn of(&self, node: &Arc<Node>) -> MutexGuard<'_, Entries> {
+    /// The number of the part that has the entry of a node.
+    fn part_of(node: &Arc<Node>) -> usize {
         // Nodes that were made one after the other lie side by side.
-        self.shard(Arc::as_ptr(node).addr() / size_of::<Node>())
-    }
-
-    fn shard(&self, number: usize) -> MutexGuard<'_, Entries> {
-        lock(&self.shards[number % SHARDS].entries)
+        Arc::as_ptr(node).addr() / size_of::<Node>()
     }
 
     /// Sets the deadline of `node`, and looks at it then.
     fn set(&self, node: &Arc<Node>, at: Option<Ticks>) {
-        let mut queue = self.of(node);
+        let mut queue = self.parts.lock(Self::part_of(node));
         queue.remove(node, node.deadline());
         node.set_deadline(at);
         let at = at.filter(|_| !node.has_ended());
@@ -101,14 +88,14 @@ impl Timers {
 
     /// Looks at `node` at the deadline that it has.
     fn arm(&self, node: &Arc<Node>) {
-        let mut queue = self.of(node);
+        let mut queue = self.parts.lock(Self::part_of(node));
         let is_earlier = node.deadline().is_some_and(|at| queue.insert(Entries::key(node, at), node));
         drop(queue);
         self.tell(is_earlier);
     }
 
     fn disarm(&self, node: &Arc<Node>) {
-        self.of(node).remove(node, node.deadline());
+        self.parts.lock(Self::part_of(node)).remove(node, node.deadline());
     }
 
     fn tell(&self, is_earlier: bool) {
@@ -134,14 +121,12 @@ impl Timers {
     /// Cancels what is due and says when the next one is.
     fn fire(&self) -> Option<Ticks> {
         let now = clock::now();
-        self.shards.iter().filter_map(|shard| shard.fire(now)).min()
+        (0..PARTS).filter_map(|part| self.fire_in(part, now)).min()
     }
-}
 
-impl Shard {
-    fn fire(&self, now: Ticks) -> Option<Ticks> {
+    fn fire_in(&self, part: usize, now: Ticks) -> Option<Ticks> {
         loop {
-            let mut queue = lock(&self.entries);
+            let mut queue = self.parts.lock(part);
             queue.looks_at = queue.by_time.first_key().map(|(at, ..)| at);
             if queue.looks_at.is_none_or(|at| at > now) {
                 return queue.looks_at;
@@ -160,21 +145,25 @@ pub(crate) struct BudTimer {
     home: Arc<Node>,
     key: BudKey,
     at: Ticks,
-    shard: usize,
+    part: u32,
 }
 
 impl BudTimer {
     /// Begins with the deadline of a bud that was planted just now.
     pub(crate) fn arm(bud: &BudSeat, at: Ticks) {
         if let Some(host) = bud.home().host() {
-            let is_earlier = host.timers.shard(here()).insert(Self::key(bud.home(), bud.key(), at), bud.home());
+            let is_earlier = host
+                .timers
+                .parts
+                .lock(thread_number() as usize)
+                .insert(Self::key(bud.home(), bud.key(), at), bud.home());
             host.timers.tell(is_earlier);
         }
     }
 
     /// In the poll in which the bud was planted, for it is on the same thread.
     pub(crate) fn of(bud: &BudSeat, at: Ticks) -> Self {
-        Self { home: Arc::clone(bud.home()), key: bud.key(), at, shard: here() }
+        Self { home: Arc::clone(bud.home()), key: bud.key(), at, part: thread_number() }
     }
 
     fn key(home: &Arc<Node>, bud: BudKey, at: Ticks) -> Key {
@@ -185,20 +174,9 @@ impl BudTimer {
 impl Drop for BudTimer {
     fn drop(&mut self) {
         if let Some(host) = self.home.host() {
-            drop(host.timers.shard(self.shard).by_time.remove(Self::key(&self.home, self.key, self.at)));
+            drop(host.timers.parts.lock(self.part as usize).by_time.remove(Self::key(&self.home, self.key, self.at)));
         }
     }
-}
-
-/// Numbers the threads that plant buds with deadlines.
-fn here() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! { static HERE: Cell<Option<usize>> = const { Cell::new(None) } }
-    HERE.with(|here| {
-        let number = here.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
-        here.set(Some(number));
-        number
-    })
 }
 
 /// Looks after the deadline of what was a bud until now.
@@ -344,7 +322,7 @@ mod tests {
 
     impl Timers {
         fn len(&self) -> usize {
-            self.shards.iter().map(|shard| lock(&shard.entries).by_time.len()).sum()
+            self.parts.all().map(|part| part.by_time.len()).sum()
         }
     }
 
@@ -391,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Each thread has a shard of its own, until there are more of them than shards.
+    /// Each thread has a part of its own, until there are more of them than parts.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]
     fn deadlines_that_threads_have_planted_fire_and_are_forgotten_on_another() {
@@ -399,7 +377,7 @@ mod tests {
         let mut runtime = builder.enable_time().start_paused(true).build().unwrap();
         let is_over = Arc::new(tokio::sync::Semaphore::new(0));
         let mut ends = Vec::new();
-        for planted in 1..=SHARDS + 2 {
+        for planted in 1..=PARTS + 2 {
             let is_over = Arc::clone(&is_over);
             let plant = async move {
                 let ends = async move { drop(is_over.acquire().await) };
@@ -416,7 +394,7 @@ mod tests {
         }
         runtime.block_on(async {
             tokio::time::sleep(Duration::from_secs(61)).await;
-            assert_eq!(count(), Some(SHARDS + 2));
+            assert_eq!(count(), Some(PARTS + 2));
             is_over.close();
             for [cut, ended] in ends {
                 assert_eq!((cut.await.unwrap(), ended.await.unwrap()), (None, Some(())));

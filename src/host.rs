@@ -1,10 +1,10 @@
 //! The runtime that a tree of ours lives on: where rescued work goes, who keeps its deadlines, who hears its reports.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
@@ -124,6 +124,17 @@ impl Host {
 pub(crate) fn next_task_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A number of this thread, by which it has its own part of what the threads of a runtime share.
+pub(crate) fn thread_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    thread_local! { static NUMBER: Cell<Option<u32>> = const { Cell::new(None) } }
+    NUMBER.with(|number| {
+        let this = number.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        number.set(Some(this));
+        this
+    })
 }
 
 /// The root of the runtime that this code runs on.

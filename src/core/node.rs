@@ -1,5 +1,6 @@
 //! The cancel tree: who is inside what, and the flag that is pushed down it.
 
+mod beds;
 mod bud;
 mod crowd;
 mod exposed;
@@ -9,8 +10,9 @@ mod leaf;
 mod links;
 mod tasks;
 
-use bud::Buds;
-pub(crate) use bud::{Bud, BudKey, BudSeat, BudView, Chain, Outer};
+use beds::Beds;
+pub(crate) use beds::{BudKey, BudView};
+pub(crate) use bud::{Bud, BudSeat, Chain, Outer};
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 use leaf::Listed;
@@ -44,10 +46,12 @@ use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 ///
 /// # Lock order
 ///
-/// Parent before child, node before frame. Nothing is woken, dropped or called under a lock.
+/// Parent before child, node before its beds, both before a frame. Nothing is woken, dropped or called under a lock.
 pub(crate) struct Node<H> {
     bits: AtomicUsize,
     tree: Mutex<Tree<H>>,
+    /// The regions that wait in it without nodes of their own. Boxed, because few nodes have any.
+    beds: OnceLock<Box<Beds<H>>>,
     pub(crate) info: Info,
     host: HostOf<H>,
     /// Set if this node owns work: a nursery or a root.
@@ -81,8 +85,8 @@ struct Tree<H> {
     /// Of a node that unwinds: who absorbs what is cut in it, as long as nothing between the two has moved.
     absorber: Option<Arc<Node<H>>>,
     children: Slab<Arc<Node<H>>>,
-    /// Boxed, because few nodes have any.
-    buds: Option<Box<Buds<H>>>,
+    /// How many buds have become nodes, and their owners may not know.
+    grown_buds: usize,
     /// The frame of the region that this node belongs to: the body of a scope, a task.
     region: Option<Arc<Frame<H>>>,
     /// The tasks that this node judges, as the nursery that they are children of.
@@ -130,7 +134,9 @@ const GROWN: usize = 1 << 11;
 impl<H> Node<H> {
     /// A node without a parent.
     pub(crate) fn root(info: Info, host: Arc<H>, owner: Owner) -> Arc<Self> {
-        Arc::new(Self::new(info, Some(owner), false, HostOf::Known(host)))
+        let root = Self::new(info, Some(owner), false, HostOf::Known(host));
+        root.beds.get_or_init(|| Box::new(Beds::many()));
+        Arc::new(root)
     }
 
     /// A node that is not in any tree yet. It can be cancelled all the same.
@@ -161,7 +167,7 @@ impl<H> Node<H> {
             outside: None,
             absorber: None,
             children: Slab::new(),
-            buds: None,
+            grown_buds: 0,
             region: None,
             tasks: Tasks::new(),
             listeners: None,
@@ -169,7 +175,8 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        Self { bits, tree: Mutex::new(tree), info, host, owner, on_held_off: OnceLock::new() }
+        let (beds, on_held_off) = (OnceLock::new(), OnceLock::new());
+        Self { bits, tree: Mutex::new(tree), beds, info, host, owner, on_held_off }
     }
 
     /// The runtime that this node was first linked on; none before.
@@ -408,7 +415,7 @@ impl<H> Node<H> {
         let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
         let region = tree.region.iter().map(|frame| Member::Frame(Arc::clone(frame)));
         let tasks = tree.tasks.iter().map(|(key, listed)| self.member_of(TaskKey::of(key), listed));
-        let buds = tree.buds.as_ref().map(|buds| buds.views()).unwrap_or_default();
+        let buds = self.beds.get().map(|beds| beds.views()).unwrap_or_default();
         Inside { nodes, members: region.chain(tasks).collect(), buds }
     }
 }

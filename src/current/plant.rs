@@ -64,7 +64,12 @@ impl Found {
             // A task stays on its runtime; the main future of one is polled on any.
             Self::Nothing => {
                 tokio::task::try_id()?;
-                Some(Soil { home: host::root(), outer: Outer::Task, owned: false, chain: Chain::default() })
+                Some(Soil {
+                    home: host::root(),
+                    outer: Outer::Task(host::thread_number()),
+                    owned: false,
+                    chain: Chain::default(),
+                })
             }
         }
     }
@@ -81,7 +86,7 @@ impl Soil {
         if deadline.is_some() {
             self.home.host().into_iter().for_each(|host| demand_timer(host));
         }
-        let waker = (self.outer == Outer::Task || deadline.is_some()).then(|| waker.clone());
+        let waker = (matches!(self.outer, Outer::Task(_)) || deadline.is_some()).then(|| waker.clone());
         let bud = sketch.bud(&self.home, self.owned, waker, now);
         let planted = BudSeat::plant(self.home, self.outer, self.chain, bud)?;
         if let Some(at) = deadline {
@@ -112,7 +117,7 @@ impl Around {
     fn is_around(&self, bud: &BudSeat, id: WakerId, task: Option<tokio::task::Id>) -> bool {
         match &self.current {
             Some(outer) => outer.is_around(bud, id),
-            None => bud.outer() == Outer::Task && self.levels.is_empty() && tokio::task::try_id() == task,
+            None => matches!(bud.outer(), Outer::Task(_)) && self.levels.is_empty() && tokio::task::try_id() == task,
         }
     }
 
@@ -143,7 +148,7 @@ impl Current {
 
     /// The task that polls a bud with nothing of ours around it.
     pub(crate) fn bare_task(&self) -> Option<tokio::task::Id> {
-        let is_bare = self.bud().is_some_and(|bud| bud.outer() == Outer::Task);
+        let is_bare = self.bud().is_some_and(|bud| matches!(bud.outer(), Outer::Task(_)));
         if is_bare { tokio::task::try_id() } else { None }
     }
 

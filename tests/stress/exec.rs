@@ -393,8 +393,10 @@ impl Place {
     async fn start(&self, before: &Arc<Block>, after: &Arc<Block>) {
         let Some(open) = &self.open else { return };
         let (place, before, after) = (self.child_of(open), Arc::clone(before), Arc::clone(after));
+        // What is rescued until then is with the owner around this code, which for a plain task is not that nursery.
+        let caller = Self { gauge: self.gauge.as_ref().and(place.gauge.clone()), ..place.clone() };
         let start = open.nursery.start(|started| async move {
-            place.run(&before).await;
+            caller.run(&before).await;
             started.started(());
             place.run(&after).await;
         });

@@ -1,7 +1,7 @@
 //! Races around a region that waits without a node: who looks into it, who cancels what is around it, how it ends.
 
 use super::super::frame::Verdict;
-use super::super::node::{self, Bud, Chain, Kind, Outer};
+use super::super::node::{self, Bud, BudKey, Chain, Kind, Outer};
 use super::super::sync::{Arc, model, thread};
 use super::{Bell, Frame, Node, Poller, cause, check_flags, frame_of, info, join, root, scope, spawn};
 
@@ -19,9 +19,15 @@ struct Region {
 impl Region {
     /// None if it has to be a node from the start.
     fn planted(home: &Arc<Node>) -> Option<Self> {
+        Self::planted_by(0, home)
+    }
+
+    /// By the thread with this number, in the bed that has it.
+    fn planted_by(thread: u32, home: &Arc<Node>) -> Option<Self> {
         let (bell, waker) = Bell::new();
-        let seat = Some(BudSeat::plant(Arc::clone(home), Outer::Task, Chain::default(), bud(Some(waker.clone())))?);
-        Some(Self { seat, bell, waker, framed: None })
+        let bud = bud(Some(waker.clone()));
+        let seat = BudSeat::plant(Arc::clone(home), Outer::Task(thread), Chain::default(), bud)?;
+        Some(Self { seat: Some(seat), bell, waker, framed: None })
     }
 
     fn node(&self) -> &Arc<Node> {
@@ -242,7 +248,7 @@ fn timed(home: &Arc<Node>) -> Region {
 
 /// What the queue of deadlines does, when it is time.
 fn fire(home: &Arc<Node>) -> bool {
-    home.bud_due(0, 1).is_some_and(|node| node.cancel(cause()))
+    home.bud_due(BudKey::FIRST, 1).is_some_and(|node| node.cancel(cause()))
 }
 
 #[test]
@@ -318,5 +324,37 @@ fn a_bud_that_is_planted_while_a_shield_is_raised_around_it_agrees_with_that() {
             region.claim();
             check_flags(&[&top, &home, region.node()]);
         }
+    });
+}
+
+/// Those of two threads are in two beds of the root.
+#[test]
+fn buds_that_two_threads_plant_in_a_root_are_refused_or_woken_by_its_cancel() {
+    model(|| {
+        let root = root();
+        let mut before = Region::planted_by(0, &root).expect("nothing is cancelled");
+        let other = spawn(&root, |root| Region::planted_by(1, root));
+        root.cancel(cause());
+        assert!(before.settle(false), "a wake was lost");
+        match join(other) {
+            None => assert!(root.is_cancelled()),
+            Some(mut region) => assert!(region.settle(false), "a wake was lost"),
+        }
+    });
+}
+
+#[test]
+fn buds_in_two_beds_that_are_looked_into_and_end_leave_no_mark() {
+    model(|| {
+        let root = root();
+        let [one, two] = [0, 1].map(|thread| Region::planted_by(thread, &root).expect("nothing is cancelled"));
+        let look = spawn(&root, |root| nodes_in(root).len());
+        let moved = thread::spawn(move || two.end());
+        one.end();
+        join(moved);
+        join(look);
+        assert!(nodes_in(&root).is_empty());
+        let next = Region::planted_by(1, &root).expect("nothing is cancelled");
+        assert!(next.seat.is_some_and(|seat| !seat.is_over()), "the mark of those before is left");
     });
 }

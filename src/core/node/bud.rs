@@ -2,10 +2,10 @@
 
 use std::task::Waker;
 
-use slab::Slab;
-
+use super::beds::{Beds, BudKey, Buds, Place};
 use super::{CANCELLED, GROWN, HeldOff, Info, Node, Tree};
 use crate::core::frame::{Frame, Hold};
+use crate::core::parts::PARTS;
 use crate::core::sync::{Arc, MutexGuard};
 
 /// What it takes to make the node of a region that waits, and its frame.
@@ -24,67 +24,27 @@ pub(crate) struct Bud<H> {
     pub(crate) waker: Option<Waker>,
 }
 
-/// The regions that wait in one node without nodes of their own.
-///
-/// # Invariants
-///
-/// 1. A bud becomes a node at most once, under the lock of its home, and takes its waker along. All buds of its chain, which is itself,
-///    those around it and those in it, become nodes with it: whatever is inside of a node is found through that.
-/// 2. Only its owner takes a place out. While there is a place whose owner may not know that it has a node, the home is marked.
-/// 3. A cancelled node lists no new bud, and who visits such a one to cancel what is inside leaves none. So a new node was not cancelled
-///    yet, and a visit that is on its way finds it among the children.
-/// 4. A bud holds what is around it from its growth on, as if it had from the start: the poll that begins with a cancel visible makes
-///    sure of that before it looks. It is polled with the waker of that, so it needs none of its own there.
-pub(super) struct Buds<H> {
-    /// Fewer than 2^32.
-    places: Slab<Place<H>>,
-    /// How many places have nodes.
-    grown: usize,
-}
-
-enum Place<H> {
-    Bud {
-        bud: Bud<H>,
-        /// The bud around it, and the one in it. Both are listed here as well.
-        outer: Option<BudKey>,
-        inner: Option<BudKey>,
-    },
-    Node(Arc<Frame<H>>, Hold<H>),
-}
-
-impl<H> Default for Buds<H> {
-    fn default() -> Self {
-        // Most nodes never have two at once.
-        Self { places: Slab::with_capacity(1), grown: 0 }
-    }
-}
-
-/// What others see of a bud.
-pub(crate) struct BudView {
-    pub(crate) info: Info,
-    pub(crate) shielded: bool,
-    /// It is in another bud that is.
-    pub(crate) in_shield: bool,
-    /// In ticks of the host, as the next one.
-    pub(crate) budget: Option<u64>,
-    pub(crate) deadline: Option<u64>,
-    /// In how many other buds it is.
-    pub(crate) depth: usize,
-}
-
 /// What a bud is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outer {
-    /// A task without a frame, below the root.
-    Task,
+    /// A task without a frame, below the root, on the thread that has the bed with this number.
+    Task(u32),
     /// The frame of the region of its home.
     Frame,
     /// The bud with this key.
     Bud(BudKey),
 }
 
-/// The place of a bud in the list of its home. Half as wide as a key of the list, since places are moved a lot.
-pub(crate) type BudKey = u32;
+impl Outer {
+    #[inline]
+    fn bed(self) -> usize {
+        match self {
+            Self::Task(number) => number as usize % PARTS,
+            Self::Frame => 0,
+            Self::Bud(outer) => outer.bed(),
+        }
+    }
+}
 
 /// What is true of a bud or of one around it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,14 +72,14 @@ impl<H> BudSeat<H> {
     pub(crate) fn plant(home: Arc<Node<H>>, outer: Outer, around: Chain, bud: Bud<H>) -> Option<Self> {
         let Bud { owned, shielded, deadline, .. } = bud;
         let chain = Chain { timed: around.timed || deadline.is_some(), shielded: around.shielded || shielded };
-        let mut tree = home.tree.lock();
-        let buds = tree.buds.get_or_insert_default();
+        let number = outer.bed();
+        let mut buds = home.beds()?.lock(number);
         // While the mark is there, each poll of a bud takes the lock, and those that were looked into may be long in coming.
         if home.has(CANCELLED | GROWN) || !buds.is_free(outer) {
             return None;
         }
-        let key = buds.insert(outer, bud)?;
-        drop(tree);
+        let key = buds.insert(number, outer, bud)?;
+        drop(buds);
         Some(Self { home, key, outer, owned, chain, is_listed: true })
     }
 
@@ -177,8 +137,8 @@ impl<H> BudSeat<H> {
         let mut tree = self.home.tree.lock();
         drop(self.home.grow_bud(&mut tree, self.key));
         match self.home.take_out(&mut tree, self.key) {
-            Some(Place::Node(frame, hold)) => (frame, hold),
-            Some(Place::Bud { .. }) | None => unreachable!("only the owner takes a place out, and it has a node now"),
+            Some(place) => place,
+            None => unreachable!("only the owner takes a place out, and it has a node now"),
         }
     }
 }
@@ -188,14 +148,24 @@ impl<H> Drop for BudSeat<H> {
         if !self.is_listed {
             return;
         }
-        let mut tree = self.home.tree.lock();
-        if tree.buds.as_ref().is_some_and(|buds| buds.has_inner(self.key)) {
-            // Its future has moved, or was forgotten: it stays in the tree, further out.
-            drop(self.home.grow_bud(&mut tree, self.key));
+        let Some(beds) = self.home.beds.get() else { return };
+        let bud = beds.lock(self.key.bed()).take_bud(self.key);
+        match bud {
+            Some(bud) => drop(bud),
+            None => self.leave_as_node(),
         }
+    }
+}
+
+impl<H> BudSeat<H> {
+    /// Somebody has looked into it, or something is in it: its future has moved, or was forgotten, and stays in the tree, further out.
+    #[cold]
+    fn leave_as_node(&self) {
+        let mut tree = self.home.tree.lock();
+        drop(self.home.grow_bud(&mut tree, self.key));
         let place = self.home.take_out(&mut tree, self.key);
         drop(tree);
-        if let Some(Place::Node(frame, hold)) = place {
+        if let Some((frame, hold)) = place {
             frame.node().detach();
             // Last, so that whoever it was holding for finds everything in order.
             drop(hold);
@@ -203,130 +173,64 @@ impl<H> Drop for BudSeat<H> {
     }
 }
 
-impl<H> Buds<H> {
-    /// True if there may be a bud in `outer`: if that is a bud, it is one still, and has none.
-    #[inline]
-    fn is_free(&self, outer: Outer) -> bool {
-        match outer {
-            Outer::Task | Outer::Frame => true,
-            Outer::Bud(key) => matches!(self.places.get(key as usize), Some(Place::Bud { inner: None, .. })),
-        }
-    }
-
-    /// Lists a bud in what is free.
-    #[inline]
-    fn insert(&mut self, outer: Outer, bud: Bud<H>) -> Option<BudKey> {
-        let key = BudKey::try_from(self.places.vacant_key()).ok()?;
-        let outer = match outer {
-            Outer::Task | Outer::Frame => None,
-            Outer::Bud(outer) => Some(outer),
-        };
-        if let Some(Place::Bud { inner, .. }) = outer.and_then(|outer| self.places.get_mut(outer as usize)) {
-            *inner = Some(key);
-        }
-        self.places.insert(Place::Bud { bud, outer, inner: None });
-        Some(key)
-    }
-
-    fn has_inner(&self, key: BudKey) -> bool {
-        matches!(self.places.get(key as usize), Some(Place::Bud { inner: Some(_), .. }))
-    }
-
-    /// What there is to see of them.
-    pub(super) fn views(&self) -> Vec<BudView> {
-        let outermost = self.places.iter().filter(|(_, place)| matches!(place, Place::Bud { outer: None, .. }));
-        outermost.flat_map(|(key, _)| self.chain(key)).collect()
-    }
-
-    /// A bud, and those in it.
-    fn chain(&self, outermost: usize) -> impl Iterator<Item = BudView> {
-        let inner = |key: &usize| match self.places.get(*key) {
-            Some(Place::Bud { inner, .. }) => inner.map(|inner| inner as usize),
-            Some(Place::Node(..)) | None => None,
-        };
-        let buds = std::iter::successors(Some(outermost), inner).filter_map(|key| match self.places.get(key)? {
-            Place::Bud { bud, .. } => Some(bud),
-            Place::Node(..) => None,
-        });
-        let mut in_shield = false;
-        buds.enumerate().map(move |(depth, bud)| {
-            let outer_shield = in_shield;
-            in_shield |= bud.shielded;
-            BudView {
-                info: bud.info.clone(),
-                shielded: bud.shielded,
-                in_shield: outer_shield,
-                budget: bud.held_off.as_ref().map(|held_off| held_off.budget),
-                deadline: bud.deadline,
-                depth,
-            }
-        })
-    }
-
-    /// True if there is one that has no node.
-    pub(super) fn has_any(&self) -> bool {
-        self.grown < self.places.len()
-    }
-
-    fn is_bud(&self, key: BudKey) -> bool {
-        matches!(self.places.get(key as usize), Some(Place::Bud { .. }))
-    }
-
-    fn frame(&self, key: BudKey) -> Option<&Arc<Frame<H>>> {
-        match self.places.get(key as usize)? {
-            Place::Node(frame, _) => Some(frame),
-            Place::Bud { .. } => None,
-        }
-    }
-
-    /// The outermost bud of the chain in which this one is.
-    fn outermost(&self, key: BudKey) -> BudKey {
-        let outwards = |key: &BudKey| match self.places.get(*key as usize) {
-            Some(Place::Bud { outer, .. }) => *outer,
-            Some(Place::Node(..)) | None => None,
-        };
-        std::iter::successors(Some(key), outwards).last().unwrap_or(key)
-    }
-}
-
 impl<H> Node<H> {
+    /// Where its buds are. None if it is cancelled before the first.
+    #[inline]
+    fn beds(&self) -> Option<&Beds<H>> {
+        match self.beds.get() {
+            Some(beds) => Some(beds),
+            None => self.make_beds(),
+        }
+    }
+
+    #[cold]
+    fn make_beds(&self) -> Option<&Beds<H>> {
+        let tree = self.tree.lock();
+        if self.is_cancelled() {
+            return None;
+        }
+        let beds = self.beds.get_or_init(|| Box::new(Beds::one()));
+        drop(tree);
+        Some(beds)
+    }
+
+    /// The bed of a bud, locked.
+    fn bed_of(&self, key: BudKey) -> Option<MutexGuard<'_, Buds<H>>> {
+        Some(self.beds.get()?.lock(key.bed()))
+    }
+
     /// The frame that somebody has made for a bud of this node.
     #[inline]
     fn grown(&self, key: BudKey) -> Option<Arc<Frame<H>>> {
         if !self.has(GROWN) {
             return None;
         }
-        self.tree.lock().buds.as_ref()?.frame(key).map(Arc::clone)
+        self.bed_of(key)?.frame(key).map(Arc::clone)
     }
 
-    /// Takes a place out of the list, with the lock held.
-    fn take_out(&self, tree: &mut Tree<H>, key: BudKey) -> Option<Place<H>> {
-        let buds = tree.buds.as_mut()?;
-        let place = buds.places.try_remove(key as usize)?;
-        match &place {
-            Place::Node(..) => {
-                buds.grown -= 1;
-                if buds.grown == 0 {
-                    self.put(GROWN, false);
-                }
-            }
-            Place::Bud { outer, .. } => {
-                let around = outer.and_then(|outer| buds.places.get_mut(outer as usize));
-                if let Some(Place::Bud { inner, .. }) = around {
-                    *inner = None;
-                }
-            }
+    /// Takes a place that is a node out of the list, with the lock of this node held.
+    fn take_out(&self, tree: &mut Tree<H>, key: BudKey) -> Option<(Arc<Frame<H>>, Hold<H>)> {
+        let mut buds = self.bed_of(key)?;
+        let Some(Place::Node(frame, hold)) = buds.places.try_remove(key.index()) else { return None };
+        buds.grown -= 1;
+        drop(buds);
+        tree.grown_buds -= 1;
+        if tree.grown_buds == 0 {
+            self.put(GROWN, false);
         }
-        Some(place)
+        Some((frame, hold))
+    }
+
+    fn grow_bud(self: &Arc<Self>, tree: &mut Tree<H>, key: BudKey) -> Option<Arc<Frame<H>>> {
+        self.grow_in(tree, &mut *self.bed_of(key)?, key)
     }
 
     /// Invariant 1: the frame of a bud, made now with all of its chain if there is none. The caller holds the lock of this node.
-    fn grow_bud(self: &Arc<Self>, tree: &mut Tree<H>, key: BudKey) -> Option<Arc<Frame<H>>> {
-        let Tree { buds, children, region, .. } = tree;
-        let buds = buds.as_deref_mut()?;
+    fn grow_in(self: &Arc<Self>, tree: &mut Tree<H>, buds: &mut Buds<H>, key: BudKey) -> Option<Arc<Frame<H>>> {
+        let Tree { grown_buds, children, region, .. } = tree;
         let outermost = buds.outermost(key);
         let (mut next, mut around) = (Some(outermost), None::<Arc<Frame<H>>>);
-        while let Some(Place::Bud { bud, inner, .. }) = next.and_then(|next| buds.places.get_mut(next as usize)) {
+        while let Some(Place::Bud { bud, inner, .. }) = next.and_then(|next| buds.place_mut(next)) {
             let frame = bud.grow(self);
             let node = Arc::clone(frame.node());
             let (parent, key, hold) = match around.replace(Arc::clone(&frame)) {
@@ -341,8 +245,9 @@ impl<H> Node<H> {
             new.region = Some(Arc::clone(&frame));
             drop(new);
             let place = std::mem::replace(&mut next, *inner).unwrap_or(outermost);
-            buds.places[place as usize] = Place::Node(frame, hold.unwrap_or_default());
+            buds.places[place.index()] = Place::Node(frame, hold.unwrap_or_default());
             buds.grown += 1;
+            *grown_buds += 1;
             self.put(GROWN, true);
         }
         buds.frame(key).map(Arc::clone)
@@ -351,25 +256,34 @@ impl<H> Node<H> {
     /// The node of a bud whose deadline `at` has passed, made now if there is none; none if that bud has ended.
     pub(crate) fn bud_due(self: &Arc<Self>, key: BudKey, at: u64) -> Option<Arc<Self>> {
         let mut tree = self.tree.lock();
-        match tree.buds.as_ref()?.places.get(key as usize)? {
+        let mut buds = self.bed_of(key)?;
+        match buds.place(key)? {
             Place::Bud { bud, .. } if bud.deadline != Some(at) => return None,
             Place::Bud { .. } | Place::Node(..) => {}
         }
-        self.grow_bud(&mut tree, key).map(|frame| Arc::clone(frame.node()))
+        self.grow_in(&mut tree, &mut buds, key).map(|frame| Arc::clone(frame.node()))
     }
 
     /// Makes nodes of all buds: for a poll that begins with the cancel visible (invariant 4), and for those who act on what is inside.
     pub(crate) fn grow_buds(self: &Arc<Self>) {
-        let mut next = 0;
-        while let Some(reached) = self.grow_some(&mut self.tree.lock(), next) {
-            next = reached;
+        let Some(beds) = self.beds.get() else { return };
+        for number in 0..beds.count() {
+            let mut next = 0;
+            while let Some(reached) = self.grow_some(&mut self.tree.lock(), beds, number, next) {
+                next = reached;
+            }
         }
+    }
+
+    /// True if there is one that has no node. The caller holds the lock of this node.
+    pub(super) fn has_buds(&self) -> bool {
+        self.beds.get().is_some_and(|beds| beds.has_any())
     }
 
     /// The tree of this node, locked, with a node for each bud that was there when it was cancelled.
     pub(super) fn tree_without_buds(self: &Arc<Self>) -> MutexGuard<'_, Tree<H>> {
         let tree = self.tree.lock();
-        if !tree.buds.as_ref().is_some_and(|buds| buds.has_any()) {
+        if !self.has_buds() {
             return tree;
         }
         drop(tree);
@@ -377,13 +291,20 @@ impl<H> Node<H> {
         self.tree.lock()
     }
 
-    /// Makes nodes of those from a place on, but not of so many that others wait long for the lock. Gives the place that it has reached.
-    fn grow_some(self: &Arc<Self>, tree: &mut Tree<H>, next: BudKey) -> Option<BudKey> {
-        const BATCH: BudKey = 64;
-        let buds = tree.buds.as_ref().filter(|buds| buds.has_any() && (next as usize) < buds.places.capacity())?;
-        let batch = (next..next.saturating_add(BATCH)).filter(|key| buds.is_bud(*key));
-        batch.collect::<Vec<_>>().into_iter().for_each(|key| drop(self.grow_bud(tree, key)));
-        next.checked_add(BATCH)
+    /// Makes nodes of those in a bed from a place on, but not of so many that others wait long for the lock. Gives the place that it has
+    /// reached.
+    fn grow_some(self: &Arc<Self>, tree: &mut Tree<H>, beds: &Beds<H>, number: usize, next: usize) -> Option<usize> {
+        const BATCH: usize = 64;
+        let mut buds = beds.lock(number);
+        if !buds.has_any() || next >= buds.places.capacity() {
+            return None;
+        }
+        for key in (next..next + BATCH).filter_map(|index| BudKey::new(number, index)) {
+            if buds.is_bud(key) {
+                drop(self.grow_in(tree, &mut buds, key));
+            }
+        }
+        Some(next + BATCH)
     }
 }
 

@@ -92,7 +92,7 @@ impl<H> Node<H> {
     /// not polled there yet, moves up.
     pub(crate) fn detach(self: &Arc<Self>) {
         let mut tree = self.tree.lock();
-        if !tree.children.is_empty() || tree.buds.as_ref().is_some_and(|buds| buds.has_any()) {
+        if !tree.children.is_empty() || self.has_buds() {
             drop(tree);
             self.give_up_children();
             tree = self.tree.lock();

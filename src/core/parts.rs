@@ -1,0 +1,36 @@
+//! What many threads change, in parts with locks of their own, so that they do not wait for each other.
+
+use super::sync::{Mutex, MutexGuard};
+
+/// A power of two. Each part is a step more for loom.
+pub(crate) const PARTS: usize = if cfg!(testudo_loom) { 2 } else { 16 };
+
+/// The parts of one thing. Each thread has a number, and with it a part; a few share one if there are many threads.
+#[derive(Debug)]
+pub(crate) struct Parts<T>(Box<[Part<T>]>);
+
+#[derive(Debug, Default)]
+struct Part<T> {
+    lock: Mutex<T>,
+    /// No two locks are on one cache line.
+    _apart: [u64; 8],
+}
+
+impl<T: Default> Default for Parts<T> {
+    fn default() -> Self {
+        Self((0..PARTS).map(|_| Part::default()).collect())
+    }
+}
+
+impl<T> Parts<T> {
+    /// The part with this number, or that which is as good.
+    #[inline]
+    pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, T> {
+        self.0[number % PARTS].lock.lock()
+    }
+
+    /// One after the other.
+    pub(crate) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
+        self.0.iter().map(|part| part.lock.lock())
+    }
+}
