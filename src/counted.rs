@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::node::Info;
 use crate::core::parts::Parts;
-use crate::host::{Host, Node};
+use crate::host::Node;
 use crate::ticket::Ticket;
 
 /// The shields of one runtime that are counted and have no node yet. A few: each is being polled.
@@ -64,8 +64,8 @@ impl Unmade {
 
 /// One of them. What it says to others in its first poll finds it counted (S32), and who asks meanwhile what is waited for finds it named.
 pub(crate) struct Counted {
+    /// None once somebody else has it.
     ticket: Option<Ticket>,
-    host: Arc<Host>,
     pub(crate) number: Number,
 }
 
@@ -73,20 +73,26 @@ impl Counted {
     /// Counts a shield in at the root of `node`; none if that is closed.
     pub(crate) fn at_root(node: &Arc<Node>, info: Info) -> Option<Self> {
         let ticket = Ticket::at_root(node)?;
-        let host = Arc::clone(ticket.owner().host()?);
-        let number = host.unmade.insert(info);
-        Some(Self { ticket: Some(ticket), host, number })
+        let number = ticket.owner().host()?.unmade.insert(info);
+        Some(Self { ticket: Some(ticket), number })
     }
 
     /// It stays counted, by the node that it has.
     pub(crate) fn into_ticket(mut self) -> Option<Ticket> {
+        self.forget_name();
         self.ticket.take()
+    }
+
+    fn forget_name(&self) {
+        if let Some(host) = self.ticket.as_ref().and_then(|ticket| ticket.owner().host()) {
+            host.unmade.remove(self.number);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.host.unmade.remove(self.number);
+        self.forget_name();
     }
 }
 
@@ -108,5 +114,16 @@ mod tests {
         assert_eq!(left(), [1, 3]);
         unmade.remove(numbers[0]);
         assert_eq!(left(), [3]);
+    }
+
+    #[test]
+    fn no_number_is_given_twice_by_one_thread_or_by_two() {
+        let many = || (0..3 * Number::BLOCK).map(|_| Number::next().0).collect::<Vec<_>>();
+        let other = std::thread::spawn(many);
+        let mut numbers = many();
+        numbers.extend(other.join().unwrap_or_default());
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len() as u64, 6 * Number::BLOCK);
     }
 }

@@ -140,10 +140,9 @@ impl Timers {
     }
 }
 
-/// Ends with the deadline of a bud. It has to go before the place of that, which is the key of its entry.
+/// The entry of a bud, which has to go before the place of that, by which it is known.
+#[derive(Clone, Copy)]
 pub(crate) struct BudTimer {
-    home: Arc<Node>,
-    key: BudKey,
     at: Ticks,
     part: u32,
 }
@@ -152,30 +151,25 @@ impl BudTimer {
     /// Begins with the deadline of a bud that was planted just now.
     pub(crate) fn arm(bud: &BudSeat, at: Ticks) {
         if let Some(host) = bud.home().host() {
-            let is_earlier = host
-                .timers
-                .parts
-                .lock(thread_number() as usize)
-                .insert(Self::key(bud.home(), bud.key(), at), bud.home());
+            let is_earlier = host.timers.parts.lock(thread_number() as usize).insert(Self::key(bud, at), bud.home());
             host.timers.tell(is_earlier);
         }
     }
 
     /// In the poll in which the bud was planted, for it is on the same thread.
-    pub(crate) fn of(bud: &BudSeat, at: Ticks) -> Self {
-        Self { home: Arc::clone(bud.home()), key: bud.key(), at, part: thread_number() }
+    pub(crate) fn of(at: Ticks) -> Self {
+        Self { at, part: thread_number() }
     }
 
-    fn key(home: &Arc<Node>, bud: BudKey, at: Ticks) -> Key {
-        (at, Arc::as_ptr(home).addr(), Some(bud))
-    }
-}
-
-impl Drop for BudTimer {
-    fn drop(&mut self) {
-        if let Some(host) = self.home.host() {
-            drop(host.timers.parts.lock(self.part as usize).by_time.remove(Self::key(&self.home, self.key, self.at)));
+    /// Ends with the deadline.
+    pub(crate) fn disarm(self, bud: &BudSeat) {
+        if let Some(host) = bud.home().host() {
+            drop(host.timers.parts.lock(self.part as usize).by_time.remove(Self::key(bud, self.at)));
         }
+    }
+
+    fn key(bud: &BudSeat, at: Ticks) -> Key {
+        (at, Arc::as_ptr(bud.home()).addr(), Some(bud.key()))
     }
 }
 

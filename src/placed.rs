@@ -33,7 +33,7 @@ pin_project! {
 
     impl<F> PinnedDrop for Placed<F> {
         fn drop(this: Pin<&mut Self>) {
-            this.project().place.disarm();
+            this.disarm();
         }
     }
 }
@@ -51,15 +51,6 @@ enum Place {
     Made(Branch),
     /// The region has ended, or is in its first poll.
     Gone,
-}
-
-impl Place {
-    /// Ends with the deadline of a bud.
-    fn disarm(&mut self) {
-        if let Self::Bud { timer, .. } = self {
-            drop(timer.take());
-        }
-    }
 }
 
 impl<F> Placed<F> {
@@ -106,11 +97,20 @@ impl<F> Placed<F> {
         }
     }
 
+    /// Ends with the deadline of a bud.
+    fn disarm(self: Pin<&mut Self>) {
+        let this = self.project();
+        let Place::Bud { timer, .. } = this.place else { return };
+        if let (Some(timer), Some(bud)) = (timer.take(), this.region.as_ref().planted()) {
+            timer.disarm(bud);
+        }
+    }
+
     /// Makes a node of a bud.
-    pub(crate) fn grow(self: Pin<&mut Self>) {
+    pub(crate) fn grow(mut self: Pin<&mut Self>) {
+        self.as_mut().disarm();
         let mut this = self.project();
-        let Place::Bud { ticket, timer, .. } = this.place else { return };
-        drop(timer.take());
+        let Place::Bud { ticket, .. } = this.place else { return };
         if let Some((frame, hold)) = this.region.as_mut().grow() {
             deadline::keep(frame.node());
             *this.place = Place::Made(Branch::grown(&frame, hold, ticket.take()));
@@ -151,13 +151,14 @@ impl<F: Future> Placed<F> {
         if self.region.is_looked_into() {
             self.as_mut().grow();
         }
-        let this = self.project();
         if poll.is_ready() {
-            this.place.disarm();
+            self.as_mut().disarm();
+            let this = self.project();
             this.region.leave();
             *this.place = Place::Gone;
             return poll;
         }
+        let this = self.project();
         let Place::Made(branch) = this.place else { return Poll::Pending };
         this.region.arm(cx.waker());
         branch.stay(cx)
@@ -209,7 +210,7 @@ impl<F: Future> Placed<F> {
     fn wait_as_bud(self: Pin<&mut Self>, current: Current) {
         let this = self.project();
         let Place::Planned(plan) = this.place else { return };
-        let timer = current.planted().and_then(|bud| plan.timer(bud));
+        let timer = plan.timer();
         *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task(), timer };
         this.region.stay(current);
     }

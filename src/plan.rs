@@ -13,7 +13,7 @@ use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::counted::{Counted, Number};
 use crate::current::{self, EnterPlanned};
 use crate::deadline::{self, BudTimer};
-use crate::host::{Bud, BudSeat, Frame, Node};
+use crate::host::{Bud, Frame, Node};
 use crate::seat::{Branch, View};
 use crate::shield::Budget;
 use crate::ticket::Ticket;
@@ -159,9 +159,9 @@ impl Plan {
         (self.settle(&frame), frame)
     }
 
-    /// What ends with the deadline of a bud.
-    pub(crate) fn timer(&self, bud: &BudSeat) -> Option<BudTimer> {
-        self.sketch.deadline().map(|at| BudTimer::of(bud, at))
+    /// The entry of the deadline of a bud that was planted just now.
+    pub(crate) fn timer(&self) -> Option<BudTimer> {
+        self.sketch.deadline().map(BudTimer::of)
     }
 
     /// What keeps it counted, once it is in the tree.

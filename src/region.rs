@@ -135,6 +135,11 @@ impl<F> Region<F> {
         Some(self.project().entry.slot.take()?.into_planted()?.claim())
     }
 
+    /// The place of a bud, whether or not it has a frame by now.
+    pub(crate) fn planted(&self) -> Option<&BudSeat> {
+        self.entry.slot.as_ref().and_then(Current::planted)
+    }
+
     /// True if it is a bud no more: something has looked into it, or is about to.
     pub(crate) fn is_looked_into(&self) -> bool {
         self.entry.slot.as_ref().is_some_and(|current| current.bud().is_none_or(BudSeat::is_over))

@@ -12,10 +12,12 @@ use super::sync::{AtomicUsize, Mutex, Ordering};
 /// 1. The count begins at one, for the owner itself. Zero is final: whoever finds zero is refused. So "closed" is not a flag of
 ///    its own, and a spawn before the close wins, one after it is refused, with nothing in between (S29).
 /// 2. Daemons are counted beside, and do not keep the owner open.
-/// 3. Whoever brings the count, daemons aside, to `idle` or below wakes all that wait, after its last look at the count.
+/// 3. Whoever brings the count, daemons aside, to `idle` or below wakes all that wait, after its last look at the count. That somebody does
+///    is a mark in the count, put there in one step with the last look of who waits: so a release sees the mark, or is seen.
+/// 4. The mark is there as long as wakers are; both change under their lock.
 #[derive(Debug)]
 pub(crate) struct Live {
-    /// `regular + DAEMON * daemons`.
+    /// `regular + DAEMON * daemons`, and `WAITED` if somebody waits.
     count: AtomicUsize,
     /// 0 for a nursery, which ends with its last part; 1 for a root, which stays open until it is closed.
     idle: usize,
@@ -43,6 +45,7 @@ impl Joiners {
 
 const DAEMON: usize = 1 << (usize::BITS / 2);
 const REGULAR: usize = DAEMON - 1;
+const WAITED: usize = 1 << (usize::BITS - 1);
 
 /// What a part counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ impl Live {
     /// is closed to children but has not ended, and what comes from those daemons counts as they do.
     pub(crate) fn try_adopt(&self) -> Option<Weight> {
         let mut seen = self.count.load(Ordering::Relaxed);
-        while seen != 0 {
+        while seen & !WAITED != 0 {
             let weight = if seen & REGULAR == 0 { Weight::Daemon } else { Weight::Regular };
             match self.count.compare_exchange_weak(seen, seen + weight.unit(), Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Some(weight),
@@ -104,21 +107,34 @@ impl Live {
     #[must_use]
     pub(crate) fn release(&self, weight: Weight) -> bool {
         let now = self.count.fetch_sub(weight.unit(), Ordering::AcqRel) - weight.unit();
-        if now & REGULAR <= self.idle {
+        if now & REGULAR > self.idle {
+            return false;
+        }
+        if now & WAITED != 0 {
             self.wake();
         }
-        weight == Weight::Regular && now != 0 && now & REGULAR == 0
+        weight == Weight::Regular && now & REGULAR == 0 && now & !WAITED != 0
     }
 
     fn wake(&self) {
-        let Joiners { first, others } = std::mem::take(&mut *self.joiners.lock());
+        let mut joiners = self.joiners.lock();
+        self.count.fetch_and(!WAITED, Ordering::AcqRel);
+        let Joiners { first, others } = std::mem::take(&mut *joiners);
+        drop(joiners);
         first.into_iter().chain(others).for_each(Waker::wake);
     }
 
     /// Closes a root that has nothing left but itself.
     #[cfg(any(feature = "signal", test))]
     pub(crate) fn close_if_idle(&self) -> bool {
-        self.count.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let mut seen = self.count.load(Ordering::Acquire);
+        while seen & !WAITED == 1 {
+            match self.count.compare_exchange_weak(seen, seen & WAITED, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
     }
 
     /// True once nothing more is taken in.
@@ -129,7 +145,7 @@ impl Live {
 
     /// Returns how many parts are alive, daemons and the owner itself included.
     pub(crate) fn len(&self) -> usize {
-        let count = self.count.load(Ordering::Acquire);
+        let count = self.count.load(Ordering::Acquire) & !WAITED;
         (count & REGULAR) + count / DAEMON
     }
 
@@ -148,16 +164,16 @@ impl Live {
     }
 
     fn poll_until(&self, cx: &mut Context<'_>, is_over: impl Fn(usize) -> bool) -> Poll<()> {
-        if is_over(self.count.load(Ordering::Acquire)) {
+        if is_over(self.count.load(Ordering::Acquire) & !WAITED) {
             return Poll::Ready(());
         }
-        {
-            // The waker goes in before the second look: a release that comes between the two finds it (invariant 3).
-            let waker = cx.waker().clone();
-            let known = self.joiners.lock().add(waker);
-            drop(known);
-        }
-        let is_over = !sabotage::has(Bug::UnseenRelease) && is_over(self.count.load(Ordering::Acquire));
+        let waker = cx.waker().clone();
+        let mut joiners = self.joiners.lock();
+        let known = joiners.add(waker);
+        let count = self.count.fetch_or(WAITED, Ordering::AcqRel) & !WAITED;
+        drop(joiners);
+        drop(known);
+        let is_over = !sabotage::has(Bug::UnseenRelease) && is_over(count);
         if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -150,7 +150,7 @@ mod stepped {
     }
 
     atomic!(AtomicBool, bool, swap);
-    atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_or swap);
+    atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_and fetch_or swap);
 
     impl AtomicUsize {
         pub(crate) fn compare_exchange(

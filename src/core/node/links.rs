@@ -1,6 +1,6 @@
 //! The links of the tree: entering it, moving in it, leaving it.
 
-use super::{HostOf, Link, Look, Node, same};
+use super::{HostOf, Kind, Link, Look, Node, same};
 use crate::core::frame::Frame;
 use crate::core::sabotage::{self, Bug};
 use crate::core::sync::Arc;
@@ -121,6 +121,10 @@ impl<H> Node<H> {
 
     /// The node around this one, or the one that was at its end.
     pub(crate) fn outward(&self) -> Option<Arc<Self>> {
+        if self.info.kind == Kind::Root {
+            // Every walk ends here, on all threads.
+            return None;
+        }
         let tree = self.tree.lock();
         tree.parent.as_ref().map(|(node, _)| node).or(tree.left.as_ref()).map(Arc::clone)
     }
