@@ -153,16 +153,6 @@ mod stepped {
     atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_and fetch_or swap);
 
     impl AtomicUsize {
-        pub(crate) fn compare_exchange(
-            &self,
-            old: usize,
-            new: usize,
-            ok: Ordering,
-            not: Ordering,
-        ) -> Result<usize, usize> {
-            self.touch().compare_exchange(old, new, ok, not)
-        }
-
         pub(crate) fn compare_exchange_weak(
             &self,
             old: usize,

@@ -2,12 +2,13 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Barrier};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
-    CancelScope, CauseKind, EffectiveDeadline, FinalizeExt, all_tasks, cancelled, catch_cancelled, checkpoint,
+    CancelScope, CauseKind, EffectiveDeadline, FinalizeExt, Runner, all_tasks, cancelled, catch_cancelled, checkpoint,
     current_deadline, dump, is_cancelled, move_on_after, nursery, shield, shield_scoped, shield_with,
 };
 use tokio::join;
@@ -254,6 +255,44 @@ async fn task_of_nobodys_that_waits_in_a_scope_is_cancelled_with_the_run() {
     shield(turns()).await;
     assert_eq!(dropped.get(), 1);
     drop(task);
+}
+
+/// More threads than the list of a root has parts.
+#[test]
+fn tasks_of_nobodys_on_many_threads_are_all_seen_and_all_cancelled_with_the_run() {
+    const THREADS: usize = 20;
+    let dropped = Count::default();
+    let begun = Arc::new(Barrier::new(THREADS));
+    let wait = |dropped: &Count| {
+        let (begun, guard) = (Arc::clone(&begun), OnDrop(dropped.clone()));
+        CancelScope::new().name("on a thread").run(async move {
+            // None goes on before each thread has one.
+            begun.wait();
+            pending::<()>().await;
+            drop(guard);
+        })
+    };
+    let seen = || dump().to_string().lines().filter(|line| line.contains("on a thread")).count();
+    let waits: Vec<_> = (0..THREADS).map(|_| wait(&dropped)).collect();
+    let counted = dropped.clone();
+    let main = async move {
+        let tasks: Vec<_> = waits.into_iter().map(plain_task).collect();
+        while seen() < THREADS {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!((seen(), counted.get()), (THREADS, 0));
+        testudo::ShutdownHandle::current().unwrap().shutdown("test");
+        // They unwind into the end of the run, and give nothing.
+        let ends = async move {
+            while counted.get() < THREADS {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        shield(ends).await;
+        drop(tasks);
+    };
+    drop(Runner::new().worker_threads(THREADS).signals(false).reporter(None).run(main));
+    assert_eq!(dropped.get(), THREADS);
 }
 
 #[testudo::test(start_paused = true)]
