@@ -34,7 +34,7 @@ impl Number {
         })
     }
 
-    /// That of the block, so that each thread has one of its own.
+    /// That of the block, so that two threads seldom share one.
     fn part(self) -> usize {
         (self.0.get() / Self::BLOCK) as usize
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::clock::{self, Ticks};
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::{BudKey, Kind};
-use crate::core::parts::{PARTS, Parts};
+use crate::core::parts::Parts;
 use crate::current;
 use crate::host::{self, BudSeat, Host, Node, thread_number};
 use crate::shield;
@@ -59,6 +59,18 @@ impl Entries {
             self.looks_at = Some(at);
         }
         is_earlier
+    }
+
+    /// Moves what is due out of the queue, and says when to look here next. A time that was said before stays said: who comes later than
+    /// that has not told anybody.
+    fn take_due(&mut self, now: Ticks, due: &mut Vec<(Key, Weak<Node>)>) -> Option<Ticks> {
+        let first_at = |queue: &Queue<Key, Weak<Node>>| queue.first_key().map(|(at, ..)| at);
+        while first_at(&self.by_time).is_some_and(|at| at <= now) {
+            due.extend(self.by_time.pop_first());
+        }
+        let said = self.looks_at.filter(|at| *at > now);
+        self.looks_at = said.into_iter().chain(first_at(&self.by_time)).min();
+        self.looks_at
     }
 
     fn remove(&mut self, node: &Arc<Node>, at: Option<Ticks>) {
@@ -120,23 +132,15 @@ impl Timers {
 
     /// Cancels what is due and says when the next one is.
     fn fire(&self) -> Option<Ticks> {
-        let now = clock::now();
-        (0..PARTS).filter_map(|part| self.fire_in(part, now)).min()
-    }
-
-    fn fire_in(&self, part: usize, now: Ticks) -> Option<Ticks> {
-        loop {
-            let mut queue = self.parts.lock(part);
-            queue.looks_at = queue.by_time.first_key().map(|(at, ..)| at);
-            if queue.looks_at.is_none_or(|at| at > now) {
-                return queue.looks_at;
-            }
-            let due = queue.by_time.pop_first();
-            drop(queue);
-            let Some(((at, _, bud), node)) = due else { continue };
+        let (now, mut due) = (clock::now(), Vec::new());
+        let next = self.parts.all().filter_map(|mut part| part.take_due(now, &mut due)).min();
+        // In the order of time, whichever part they were in: what is further out and earlier is cancelled before what is inside.
+        due.sort_unstable_by_key(|(key, _)| *key);
+        for ((at, _, bud), node) in due {
             let node = node.upgrade().and_then(|node| bud.map_or(Some(Arc::clone(&node)), |bud| node.bud_due(bud, at)));
             node.into_iter().for_each(|node| check(&node, now));
         }
+        next
     }
 }
 
@@ -308,10 +312,13 @@ pub(crate) fn check_current() {
 mod tests {
     use super::*;
     use crate::core::node::{Info, Node as CoreNode};
+    use crate::core::parts::PARTS;
+    use crate::host::lock;
     use std::future::{Future, poll_fn};
     use std::panic::Location;
     use std::pin::Pin;
-    use std::task::Poll;
+    use std::sync::Mutex;
+    use std::task::{Poll, Wake, Waker};
     use std::time::Duration;
 
     impl Timers {
@@ -330,6 +337,44 @@ mod tests {
             }
         }
         assert_eq!(timers.len(), 1);
+    }
+
+    #[test]
+    fn what_is_due_at_once_is_cancelled_in_the_order_of_time() {
+        let (timers, log) = (Timers::default(), Arc::default());
+        let nodes: Vec<_> = (0..50)
+            .map(|later| {
+                let node = CoreNode::unbound(Info::new(Kind::Scope, Location::caller(), 0), None, false);
+                timers.set(&node, Some(100 - later));
+                assert!(node.listen(&Waker::from(Arc::new(Logs(100 - later, Arc::clone(&log)))), &mut None));
+                node
+            })
+            .collect();
+        assert_eq!(timers.fire(), None);
+        assert!(nodes.iter().all(|node| node.is_requested()));
+        assert!(lock(&log).is_sorted() && lock(&log).len() == 50, "{log:?}");
+    }
+
+    struct Logs(Ticks, Arc<Mutex<Vec<Ticks>>>);
+
+    impl Wake for Logs {
+        fn wake(self: Arc<Self>) {
+            lock(&self.1).push(self.0);
+        }
+    }
+
+    #[test]
+    fn who_comes_later_than_what_was_said_tells_nobody_whatever_went_meanwhile() {
+        let node = CoreNode::unbound(Info::new(Kind::Scope, Location::caller(), 0), None, false);
+        let (timers, now) = (Timers::default(), clock::now());
+        let second = |n: Ticks| now + n * 1_000_000_000_000;
+        timers.set(&node, Some(second(1)));
+        assert_eq!(timers.fire(), Some(second(1)));
+        timers.set(&node, None);
+        assert_eq!(timers.fire(), Some(second(1)), "it has gone, and what was said stays said");
+        let mut part = timers.parts.lock(Timers::part_of(&node));
+        assert!(!part.insert(Entries::key(&node, second(2)), &node));
+        assert!(part.insert(Entries::key(&node, second(1) - 1), &node));
     }
 
     async fn is_pending(mut fut: Pin<&mut impl Future>) -> bool {
@@ -410,6 +455,24 @@ mod tests {
         let held = crate::shield(work).budget(Duration::from_secs(60));
         assert_eq!(outer.run(held).await.unwrap(), Some(1));
         assert_eq!(count(), Some(0));
+    }
+
+    /// Nobody polls it between the cancel and its drop.
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]
+    async fn budget_that_has_begun_in_what_is_dropped_is_forgotten() {
+        let outer = crate::CancelScope::new();
+        let handle = outer.handle();
+        let body = outer.run(async move {
+            tokio::task::yield_now().await;
+            let mut held = Box::pin(crate::shield_scoped(std::future::pending::<()>()).budget(Duration::from_secs(60)));
+            assert!(is_pending(held.as_mut()).await);
+            std::thread::spawn(move || handle.cancel("test")).join().unwrap_or_default();
+            let begun = count();
+            drop(held);
+            (begun, count())
+        });
+        assert_eq!(tokio::spawn(body).await.unwrap().unwrap(), (Some(1), Some(0)));
     }
 
     #[tokio::test]

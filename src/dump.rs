@@ -112,12 +112,12 @@ pub(crate) fn dump_of(root: &Arc<Node>) -> Dump {
     while let Some(item) = stack.pop() {
         match item {
             Item::Node(node, depth) => {
+                // First those without a place in the tree: who gets one meanwhile is seen twice, rather than not at all.
+                let unmade = if node.info.kind == Kind::Root { Entry::of_unmade(&node, depth + 1) } else { Vec::new() };
                 let Inside { nodes, members, buds } = node.inside();
                 let own = members.first().filter(|_| node.info.kind == Kind::Task);
                 entries.push(Entry::of_node(&node, own, depth));
-                if node.info.kind == Kind::Root {
-                    entries.extend(Entry::of_unmade(&node, depth + 1));
-                }
+                entries.extend(unmade);
                 let nodes = nodes.into_iter().map(|inner| (inner.info.born, Item::Node(inner, depth + 1)));
                 let waiting = begun(buds).map(|(born, bud)| (born, Item::Bud(bud, Arc::clone(&node), depth + 1)));
                 let mut inside: Vec<_> = nodes.chain(waiting).collect();

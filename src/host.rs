@@ -131,7 +131,10 @@ pub(crate) fn thread_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     thread_local! { static NUMBER: Cell<Option<u32>> = const { Cell::new(None) } }
     NUMBER.with(|number| {
-        let this = number.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        if let Some(known) = number.get() {
+            return known;
+        }
+        let this = NEXT.fetch_add(1, Ordering::Relaxed);
         number.set(Some(this));
         this
     })

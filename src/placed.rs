@@ -32,8 +32,12 @@ pin_project! {
     }
 
     impl<F> PinnedDrop for Placed<F> {
-        fn drop(this: Pin<&mut Self>) {
-            this.disarm();
+        fn drop(mut this: Pin<&mut Self>) {
+            if let Place::Bud { .. } = this.place {
+                this.as_mut().disarm();
+                this.as_mut().project().region.forget();
+                this.end();
+            }
         }
     }
 }
@@ -106,6 +110,15 @@ impl<F> Placed<F> {
         }
     }
 
+    /// Leaves the tree. The budget of a bud may have begun, if somebody has looked into it meanwhile.
+    fn end(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let Some(frame) = this.region.leave() {
+            deadline::end(frame.node());
+        }
+        *this.place = Place::Gone;
+    }
+
     /// Makes a node of a bud.
     pub(crate) fn grow(mut self: Pin<&mut Self>) {
         self.as_mut().disarm();
@@ -153,9 +166,7 @@ impl<F: Future> Placed<F> {
         }
         if poll.is_ready() {
             self.as_mut().disarm();
-            let this = self.project();
-            this.region.leave();
-            *this.place = Place::Gone;
+            self.end();
             return poll;
         }
         let this = self.project();

@@ -145,9 +145,14 @@ impl<F> Region<F> {
         self.entry.slot.as_ref().is_some_and(|current| current.bud().is_none_or(BudSeat::is_over))
     }
 
-    /// Leaves its place after the end.
-    pub(crate) fn leave(self: Pin<&mut Self>) {
-        self.project().entry.slot = None;
+    /// Leaves its place after the end. Gives the frame of what was a bud until then and had become a node.
+    pub(crate) fn leave(self: Pin<&mut Self>) -> Option<Arc<Frame>> {
+        self.project().entry.slot.take()?.into_planted()?.end()
+    }
+
+    /// Drops the future from outside, before what is kept beside it.
+    pub(crate) fn forget(self: Pin<&mut Self>) {
+        self.project().fut.set(None);
     }
 
     pub(crate) fn is_entered(&self) -> bool {

@@ -206,6 +206,8 @@ fn below(root: &Arc<Node>) -> Below {
 
 /// What a root waits for, by name: its tasks, and the shields that are named or stand for themselves.
 pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
+    // First those without a place in the tree: who gets one meanwhile is seen twice, rather than not at all.
+    let unmade = root.host().map(|host| host.unmade.list()).unwrap_or_default();
     let Below { nodes, members, buds } = below(root);
     let tasks = tasks_of(members);
     // Nothing else that is listed stands for it: it is in no task of ours, and in no other shield.
@@ -220,7 +222,6 @@ pub(crate) fn alive(root: &Arc<Node>) -> Vec<Subject> {
     let waiting =
         waiting.filter(|(home, bud)| is_named(&bud.info) || !bud.in_shield && is_alone(Some(Arc::clone(home))));
     let shields = made.map(|node| Subject::of_node(node)).chain(waiting.map(|(_, bud)| Subject::of_info(&bud.info)));
-    let unmade = root.host().map(|host| host.unmade.list()).unwrap_or_default();
     tasks.iter().map(TaskRef::subject).chain(shields).chain(unmade.iter().map(Subject::of_info)).collect()
 }
 

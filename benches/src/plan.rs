@@ -70,6 +70,7 @@ pub const PLAN: &[Group] = &[
     group("P7", &[tree::TREE], 349_525, BOTH),
     group("P8", &[deadline::READY, deadline::YIELD, deadline::YIELD_8, scope::YIELD], 100_000, BOTH),
     group("P8", &[deadline::YIELD_BY_TWO, scope::YIELD_BY_TWO], 100_000, TWO),
+    group("P8", &[deadline::YIELD_IN_PLAIN], 100_000, TWO),
     group("P9", &[spawn::JOIN, storm::STORM], 1_000, ONE),
     group("P9", &[spawn::JOIN, storm::STORM], 10_000, ONE),
     group("P9", &[spawn::JOIN, storm::STORM], 100_000, ONE),

@@ -4,7 +4,7 @@
 //! keeps that owns work, `live` the count of what it waits for, `task` the record of a task, `cause` who cancelled and why, `phase` how
 //! far a shutdown has come and what happens in it, `press` which signals are one, `order` that of stages, `parts` what threads share in
 //! parts, `sabotage` bugs for the stress test to find.
-//! Each file states its invariants and its locks. Lock order of the whole: parent node, child node, frame; `live` and `owner` alone.
+//! Each file states its invariants and its locks. Lock order of the whole: parent node, its beds, child node, frame; `live` and `owner` alone.
 
 pub(crate) mod cause;
 pub(crate) mod frame;

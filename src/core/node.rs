@@ -46,7 +46,7 @@ use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 ///
 /// # Lock order
 ///
-/// Parent before child, node before its beds, both before a frame. Nothing is woken, dropped or called under a lock.
+/// Parent before child, between them the beds of the parent; nodes before a frame. Nothing is woken, dropped or called under a lock.
 pub(crate) struct Node<H> {
     bits: AtomicUsize,
     tree: Mutex<Tree<H>>,

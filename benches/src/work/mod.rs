@@ -65,6 +65,23 @@ where
     F: Future + Send + 'static,
     F::Output: Send,
 {
+    by_two(work, by, by == OURS, make)
+}
+
+/// The same in tasks of the runtime, with nothing of ours around them: where a program begins that takes us up.
+fn turns_in_plain_tasks<F>(work: &'static str, by: &'static str, make: fn(&CancellationToken) -> F) -> Case
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    by_two(work, by, false, make)
+}
+
+fn by_two<F>(work: &'static str, by: &'static str, in_nursery: bool, make: fn(&CancellationToken) -> F) -> Case
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
     Case::task(work, by, move |n| async move {
         let token = CancellationToken::new();
         // A task that waits and is woken by the other would run on the worker of that, after it.
@@ -77,7 +94,7 @@ where
             }
         });
         let laps = Laps::start();
-        if by == OURS {
+        if in_nursery {
             let run = nursery(|nursery| async move { bodies.into_iter().for_each(|body| drop(nursery.spawn(body))) });
             run.await.expect("no child fails");
         } else {

@@ -15,8 +15,8 @@ use crate::core::sync::{Arc, Mutex, MutexGuard};
 ///    is itself, those around it and those in it, become nodes with it: whatever is inside of a node is found through that.
 /// 2. Only its owner takes a place out. While there is a place whose owner may not know that it has a node, the home is marked.
 /// 3. A cancelled node lists no new bud, and who visits such a one to cancel what is inside leaves none. So a new node was not cancelled
-///    yet, and a visit that is on its way finds it among the children. The first bud of a node is listed under the lock of that, which
-///    the visit has; for each other the flag is looked at under the lock of its bed, which the visit takes after it was raised.
+///    yet, and a visit that is on its way finds it among the children. The beds of a node are made under its lock after a look at the
+///    flag, and each bud is listed under the lock of its bed after such a look; a visit takes both locks after the flag was raised.
 /// 4. A bud holds what is around it from its growth on, as if it had from the start: the poll that begins with a cancel visible makes
 ///    sure of that before it looks. It is polled with the waker of that, so it needs none of its own there.
 /// 5. A chain is in one bed.
@@ -109,9 +109,10 @@ impl BudKey {
         Some(Self(index * PARTS as u32 + (bed % PARTS) as u32))
     }
 
+    /// The number of the bed, or one that is as good.
     #[inline]
     pub(super) fn bed(self) -> usize {
-        self.0 as usize % PARTS
+        self.0 as usize
     }
 
     #[inline]
@@ -146,14 +147,19 @@ impl<H> Buds<H> {
         }
     }
 
-    /// Lists a bud in what is free, in this bed, which has a number.
+    /// Where the next one goes in this bed, which has a number.
     #[inline]
-    pub(super) fn insert(&mut self, number: usize, outer: Outer, bud: Bud<H>) -> Option<BudKey> {
+    pub(super) fn vacant(&self, number: usize) -> Option<BudKey> {
+        BudKey::new(number, self.places.vacant_key())
+    }
+
+    /// Lists a bud in what is free, at the place that is vacant.
+    #[inline]
+    pub(super) fn insert(&mut self, key: BudKey, outer: Outer, bud: Bud<H>) {
         if self.places.capacity() == 0 {
             // Most nodes never have two at once.
             self.places.reserve_exact(1);
         }
-        let key = BudKey::new(number, self.places.vacant_key())?;
         let outer = match outer {
             Outer::Task(_) | Outer::Frame => None,
             Outer::Bud(outer) => Some(outer),
@@ -162,7 +168,6 @@ impl<H> Buds<H> {
             *inner = Some(key);
         }
         self.places.insert(Place::Bud { bud, outer, inner: None });
-        Some(key)
     }
 
     /// Takes a place out of the list that is no node, and that nothing is in.
@@ -211,10 +216,6 @@ impl<H> Buds<H> {
 
     pub(super) fn has_any(&self) -> bool {
         self.grown < self.places.len()
-    }
-
-    pub(super) fn is_bud(&self, key: BudKey) -> bool {
-        matches!(self.place(key), Some(Place::Bud { .. }))
     }
 
     pub(super) fn frame(&self, key: BudKey) -> Option<&Arc<Frame<H>>> {

@@ -5,7 +5,6 @@ use std::task::Waker;
 use super::beds::{Beds, BudKey, Buds, Place};
 use super::{CANCELLED, GROWN, HeldOff, Info, Node, Tree};
 use crate::core::frame::{Frame, Hold};
-use crate::core::parts::PARTS;
 use crate::core::sync::{Arc, MutexGuard};
 
 /// What it takes to make the node of a region that waits, and its frame.
@@ -39,7 +38,7 @@ impl Outer {
     #[inline]
     fn bed(self) -> usize {
         match self {
-            Self::Task(number) => number as usize % PARTS,
+            Self::Task(number) => number as usize,
             Self::Frame => 0,
             Self::Bud(outer) => outer.bed(),
         }
@@ -78,7 +77,8 @@ impl<H> BudSeat<H> {
         if home.has(CANCELLED | GROWN) || !buds.is_free(outer) {
             return None;
         }
-        let key = buds.insert(number, outer, bud)?;
+        let key = buds.vacant(number)?;
+        buds.insert(key, outer, bud);
         drop(buds);
         Some(Self { home, key, outer, owned, chain, is_listed: true })
     }
@@ -145,31 +145,42 @@ impl<H> BudSeat<H> {
 
 impl<H> Drop for BudSeat<H> {
     fn drop(&mut self) {
-        if !self.is_listed {
-            return;
-        }
-        let Some(beds) = self.home.beds.get() else { return };
-        let bud = beds.lock(self.key.bed()).take_bud(self.key);
-        match bud {
-            Some(bud) => drop(bud),
-            None => self.leave_as_node(),
+        if self.is_listed {
+            drop(self.leave());
         }
     }
 }
 
 impl<H> BudSeat<H> {
+    /// Ends the region. Gives the frame if it had become a node, so that its owner ends what a layer above has begun with that.
+    pub(crate) fn end(mut self) -> Option<Arc<Frame<H>>> {
+        self.is_listed = false;
+        self.leave()
+    }
+
+    fn leave(&self) -> Option<Arc<Frame<H>>> {
+        let bud = self.home.beds.get()?.lock(self.key.bed()).take_bud(self.key);
+        match bud {
+            Some(bud) => {
+                drop(bud);
+                None
+            }
+            None => self.leave_as_node(),
+        }
+    }
+
     /// Somebody has looked into it, or something is in it: its future has moved, or was forgotten, and stays in the tree, further out.
     #[cold]
-    fn leave_as_node(&self) {
+    fn leave_as_node(&self) -> Option<Arc<Frame<H>>> {
         let mut tree = self.home.tree.lock();
         drop(self.home.grow_bud(&mut tree, self.key));
         let place = self.home.take_out(&mut tree, self.key);
         drop(tree);
-        if let Some((frame, hold)) = place {
-            frame.node().detach();
-            // Last, so that whoever it was holding for finds everything in order.
-            drop(hold);
-        }
+        let (frame, hold) = place?;
+        frame.node().detach();
+        // Last, so that whoever it was holding for finds everything in order.
+        drop(hold);
+        Some(frame)
     }
 }
 
@@ -300,9 +311,7 @@ impl<H> Node<H> {
             return None;
         }
         for key in (next..next + BATCH).filter_map(|index| BudKey::new(number, index)) {
-            if buds.is_bud(key) {
-                drop(self.grow_in(tree, &mut buds, key));
-            }
+            drop(self.grow_in(tree, &mut buds, key));
         }
         Some(next + BATCH)
     }
