@@ -250,10 +250,14 @@ impl<F: Future> Placed<F> {
 #[cfg(all(test, not(testudo_loom)))]
 mod tests {
     use std::future::{pending, poll_fn};
+    use std::sync::Mutex;
+    use std::task::Waker;
 
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::core::live::Live;
+    use crate::host::lock;
     use crate::{CancelScope, catch_cancelled, nursery, shield, shield_scoped};
 
     /// How many nodes and how many buds are in the node of this task.
@@ -273,6 +277,16 @@ mod tests {
             });
         });
         run.await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]
+    async fn in_a_plain_task<F: Future<Output: Send> + Send + 'static>(body: F) -> F::Output {
+        tokio::spawn(body).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// True if it is pending.
+    async fn poll_once<F: Future>(mut fut: Pin<&mut F>) -> bool {
+        poll_fn(|cx| Poll::Ready(fut.as_mut().poll(cx).is_pending())).await
     }
 
     #[tokio::test]
@@ -304,7 +318,7 @@ mod tests {
     async fn what_is_asked_for_is_a_node_with_what_is_around_it_and_no_more_than_that() {
         in_a_task(async {
             let mut sibling = Box::pin(CancelScope::new().run(pending::<()>()));
-            assert!(poll_fn(|cx| Poll::Ready(sibling.as_mut().poll(cx).is_pending())).await);
+            assert!(poll_once(sibling.as_mut()).await);
             let asks = async {
                 yield_now().await;
                 drop(current::frame());
@@ -333,6 +347,109 @@ mod tests {
             })
         };
         in_a_task(async move { assert_eq!(body().await.unwrap_or(9), 0) }).await;
-        assert_eq!(body().await.unwrap_or(9), 1);
+        in_a_plain_task(async move { assert_eq!(body().await.unwrap_or(9), 1) }).await;
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_a_plain_task_makes_no_node_in_all_its_polls() {
+        in_a_plain_task(async {
+            let mut scope = Box::pin(CancelScope::new().run(async {
+                yield_now().await;
+                yield_now().await;
+            }));
+            poll_fn(|cx| {
+                let poll = scope.as_mut().poll(cx).map(drop);
+                assert_eq!(inside(), (0, usize::from(poll.is_pending())));
+                poll
+            })
+            .await;
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_moves_to_another_plain_task_or_waker_gets_a_node() {
+        let mut scope = Box::pin(CancelScope::new().run(pending::<()>()));
+        let first = in_a_plain_task(async {
+            assert!(poll_once(scope.as_mut()).await);
+            (inside(), scope)
+        });
+        let (before, mut scope) = first.await;
+        let second = in_a_plain_task(async move {
+            assert!(poll_once(scope.as_mut()).await);
+            (inside(), scope)
+        });
+        assert_eq!((before, second.await.0), ((0, 1), (1, 0)));
+        in_a_plain_task(async {
+            let mut scope = Box::pin(CancelScope::new().run(pending::<()>()));
+            assert!(scope.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(inside(), (0, 1));
+            assert!(poll_once(scope.as_mut()).await);
+            assert_eq!(inside(), (1, 0));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_moves_out_of_what_waits_or_into_it_gets_a_node() {
+        for inwards in [false, true] {
+            in_a_task(async move {
+                let inner = Arc::new(Mutex::new(Box::pin(CancelScope::new().run(pending::<()>()))));
+                let (lent, is_lent) = (Arc::clone(&inner), Arc::new(Mutex::new(!inwards)));
+                let lends = Arc::clone(&is_lent);
+                let mut outer = Box::pin(CancelScope::new().run(poll_fn(move |cx| {
+                    assert!(!*lock(&lends) || lock(&lent).as_mut().poll(cx).is_pending());
+                    Poll::<()>::Pending
+                })));
+                for lent in [!inwards, inwards] {
+                    *lock(&is_lent) = lent;
+                    assert!(poll_once(outer.as_mut()).await);
+                    let poll = poll_fn(|cx| Poll::Ready(lent || lock(&inner).as_mut().poll(cx).is_pending()));
+                    assert!(poll.await);
+                    let is_first = lent != inwards;
+                    let expected = if inwards { (1, 0) } else { (2, 0) };
+                    assert_eq!(inside(), if is_first { (0, 2) } else { expected }, "{inwards} {lent}");
+                }
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_in_a_task_get_nodes_however_many() {
+        in_a_task(async {
+            let mut scopes: Vec<_> = (0..150).map(|_| Box::pin(CancelScope::new().run(pending::<()>()))).collect();
+            for scope in &mut scopes {
+                assert!(poll_once(scope.as_mut()).await);
+            }
+            assert_eq!(inside(), (0, 150));
+            current::made_node().grow_buds();
+            assert_eq!(inside(), (150, 0));
+            scopes.truncate(75);
+            assert_eq!(inside(), (75, 0));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn only_shields_are_counted_in_a_task_of_nobodys() {
+        in_a_plain_task(async {
+            let alive = || crate::host::root().live().map_or(0, Live::len);
+            let before = alive();
+            let (scope, held) = (CancelScope::new(), shield_scoped(pending::<()>()));
+            let handle = scope.handle();
+            let mut scope = Box::pin(scope.run(pending::<()>()));
+            assert!(poll_once(scope.as_mut()).await);
+            assert_eq!(alive(), before);
+            let mut held = Box::pin(held);
+            for _ in 0..2 {
+                assert!(poll_once(held.as_mut()).await);
+                assert_eq!(alive(), before + 1);
+                drop(current::frame());
+            }
+            drop((handle, held));
+            assert_eq!(alive(), before);
+        })
+        .await;
     }
 }

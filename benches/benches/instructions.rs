@@ -26,7 +26,7 @@ const UNITS: u32 = 1000;
 
 /// What says nothing about instructions for a unit: trees are not made of units, ages are not the same twice, and the rest is there
 /// for two threads.
-const NOT_COUNTED: [&str; 9] = [
+const NOT_COUNTED: [&str; 10] = [
     spawn::BY_TWO,
     spawn::OF_1000,
     scope::TURN_BY_TWO,
@@ -34,6 +34,7 @@ const NOT_COUNTED: [&str; 9] = [
     scope::LOOK_BY_TWO,
     scope::CHILD_BY_TWO,
     deadline::YIELD_BY_TWO,
+    deadline::YIELD_IN_PLAIN,
     storm::LIST,
     tree::TREE,
 ];

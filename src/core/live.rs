@@ -218,6 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn a_root_that_is_left_with_daemons_has_to_cancel_them() {
+        let live = Live::new_root();
+        assert!(live.try_acquire(Weight::Daemon));
+        assert!(live.release(Weight::Regular));
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_the_last_and_no_earlier() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let live = Live::new();
+        assert!(live.try_acquire(Weight::Regular) && live.poll_idle(cx).is_pending());
+        assert!(!live.release(Weight::Regular));
+        assert!(live.joiners.lock().first.is_some());
+        assert!(!live.release(Weight::Regular));
+        assert!(live.joiners.lock().first.is_none() && live.poll_idle(cx).is_ready());
+        assert_eq!((live.len(), live.close_if_idle()), (0, false));
+    }
+
+    #[test]
     fn who_looks_again_waits_once() {
         let live = Live::new();
         let (one, two) = (Arc::new(Silent), Arc::new(Silent));
