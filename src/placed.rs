@@ -32,12 +32,8 @@ pin_project! {
     }
 
     impl<F> PinnedDrop for Placed<F> {
-        fn drop(mut this: Pin<&mut Self>) {
-            if let Place::Bud { .. } = this.place {
-                this.as_mut().disarm();
-                this.as_mut().project().region.forget();
-                this.end();
-            }
+        fn drop(this: Pin<&mut Self>) {
+            this.disarm();
         }
     }
 }
@@ -110,7 +106,7 @@ impl<F> Placed<F> {
         }
     }
 
-    /// Leaves the tree. The budget of a bud may have begun, if somebody has looked into it meanwhile.
+    /// Leaves the tree. The budget of a bud may have begun, if somebody has looked into it since the end of its last poll.
     fn end(self: Pin<&mut Self>) {
         let this = self.project();
         if let Some(frame) = this.region.leave() {
@@ -386,6 +382,13 @@ mod tests {
             assert_eq!(inside(), (0, 1));
             assert!(poll_once(scope.as_mut()).await);
             assert_eq!(inside(), (1, 0));
+        })
+        .await;
+        in_a_plain_task(async {
+            let mut moved = Box::pin(CancelScope::new().run(pending::<()>()));
+            assert!(poll_once(moved.as_mut()).await);
+            let moves = poll_fn(|cx| Poll::Ready((moved.as_mut().poll(cx).is_pending(), inside())));
+            assert_eq!(CancelScope::new().run(moves).await.ok(), Some((true, (1, 0))));
         })
         .await;
     }

@@ -150,11 +150,6 @@ impl<F> Region<F> {
         self.project().entry.slot.take()?.into_planted()?.end()
     }
 
-    /// Drops the future from outside, before what is kept beside it.
-    pub(crate) fn forget(self: Pin<&mut Self>) {
-        self.project().fut.set(None);
-    }
-
     pub(crate) fn is_entered(&self) -> bool {
         self.entry.slot.is_some()
     }
