@@ -200,7 +200,8 @@ impl<F: Future> Placed<F> {
 
     fn poll_planned(mut self: Pin<&mut Self>, inside: EnterPlanned, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         let poll = self.as_mut().project().region.poll_planned(cx);
-        match if poll.is_ready() { inside.leave() } else { inside.stay(cx.waker()) } {
+        let draft = if poll.is_ready() { inside.leave() } else { inside.stay(cx.waker()) };
+        match draft {
             // It needs none any more.
             Draft::None => *self.project().place = Place::Gone,
             Draft::Planted(current) => {

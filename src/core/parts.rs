@@ -5,7 +5,7 @@ use super::sync::{Mutex, MutexGuard};
 /// A power of two. Each part is a step more for loom.
 pub(crate) const PARTS: usize = if cfg!(testudo_loom) { 2 } else { 16 };
 
-/// The parts of one thing. Each thread has a number, and with it a part; a few share one if there are many threads.
+/// The parts of one thing. Who uses it says which number is whose; a few numbers share a part if there are many.
 #[derive(Debug)]
 pub(crate) struct Parts<T>(Box<[Part<T>]>);
 

@@ -14,7 +14,7 @@ use testudo::{
 use tokio::join;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Count, Log, OnDrop, S, is_pending, plain_task, turns};
 
@@ -277,9 +277,12 @@ fn tasks_of_nobodys_on_many_threads_are_all_seen_and_all_cancelled_with_the_run(
     let counted = dropped.clone();
     let main = async move {
         let tasks: Vec<_> = waits.into_iter().map(plain_task).collect();
-        while seen() < THREADS {
-            sleep(Duration::from_millis(1)).await;
-        }
+        let all_wait = async {
+            while seen() < THREADS {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), all_wait).await.expect("a dump shows each of them");
         assert_eq!((seen(), counted.get()), (THREADS, 0));
         testudo::ShutdownHandle::current().unwrap().shutdown("test");
         // They unwind into the end of the run, and give nothing.

@@ -59,10 +59,15 @@ impl Region {
         is_cut
     }
 
-    /// Its end, as its owner makes it.
-    fn end(self) {
-        drop(self.seat);
-        self.framed.into_iter().for_each(|poller| poller.frame.node().detach());
+    /// Its end, as its owner makes it. Gives the frame if it has become a node.
+    fn end(self) -> Option<Arc<Frame>> {
+        match self.framed {
+            Some(poller) => {
+                poller.frame.node().detach();
+                Some(poller.frame)
+            }
+            None => self.seat?.end(),
+        }
     }
 }
 
@@ -151,6 +156,19 @@ fn two_that_look_into_a_bud_and_its_owner_get_one_node_and_no_mark_is_left() {
         region.end();
         let next = Region::planted(&home).expect("nothing is cancelled");
         assert!(next.seat.is_some_and(|seat| !seat.is_over()), "the mark of the one before is left");
+    });
+}
+
+#[test]
+fn a_bud_that_ends_while_somebody_looks_into_it_gives_the_frame_of_what_was_found() {
+    model(|| {
+        let home = scope(&root());
+        let region = Region::planted(&home).expect("nothing is cancelled");
+        let look = spawn(&home, nodes_in);
+        let ended = region.end();
+        let seen = join(look);
+        assert!(seen.iter().all(|node| ended.as_ref().is_some_and(|frame| Arc::ptr_eq(frame.node(), node))));
+        assert!(nodes_in(&home).is_empty());
     });
 }
 
