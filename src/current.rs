@@ -4,7 +4,7 @@ mod leaf;
 mod plant;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
@@ -163,7 +163,7 @@ struct Around {
     current: Option<Current>,
     /// The regions in their first polls, the innermost last. Whatever is around a frame was made before it.
     levels: Vec<Level>,
-    /// The first look at the clock since the outermost place was entered; 0 if there was none, or [`UNKEPT`].
+    /// The last look at the clock since the outermost place was entered; 0 if there was none, or [`UNKEPT`].
     looked: Ticks,
 }
 
@@ -229,14 +229,12 @@ impl Drop for Enter<'_> {
 pub(crate) struct EnterPlanned(());
 
 impl EnterPlanned {
-    /// None if the place is needed for the first poll already.
-    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId) -> Option<Self> {
+    /// None if the place is needed for the first poll already. `looked`: what the clock has shown just now; 0 if nobody has looked.
+    pub(crate) fn new(sketch: &mut Sketch, polled_by: WakerId, looked: Ticks) -> Option<Self> {
         let entered = around(|around| {
             let may_wait = sketch.may_wait(|| around.is_cancelled(|_| false));
             if may_wait {
-                if around.is_empty() {
-                    around.looked = 0;
-                }
+                around.looked = if around.is_empty() { looked } else { around.looked.max(looked) };
                 let (outer, sketch) = (around.current.take(), Some(sketch.take()));
                 around.levels.push(Level { outer, sketch, polled_by });
             }
@@ -255,9 +253,11 @@ impl EnterPlanned {
     /// The place of a region that waits, made now if nothing inside has asked for it.
     pub(crate) fn stay(self, waker: &Waker) -> Draft {
         let sketch = around(|around| around.levels.last_mut()?.sketch.take()).flatten();
+        // Before it leaves: outside of all no look at the clock is kept.
+        let planned = sketch.map(|sketch| (sketch, born()));
         let draft = self.leave();
-        let Some(sketch) = sketch else { return draft };
-        match plant(&sketch, waker) {
+        let Some((sketch, now)) = planned else { return draft };
+        match plant(&sketch, waker, now) {
             Some(current) => Draft::Planted(current),
             None => Draft::Made(sketch.make(frame().as_ref())),
         }
@@ -425,7 +425,19 @@ pub(crate) fn with_spot<R>(see: impl FnOnce(Option<&Spot>) -> R) -> R {
 
 /// True if the code that runs here is cancelled. Makes nothing.
 pub(crate) fn is_cancelled() -> bool {
-    around(|around| around.is_cancelled(Sketch::is_over)).unwrap_or(false)
+    let looked = Cell::new(0);
+    let is_over = |sketch: &Sketch| {
+        let Some(at) = sketch.deadline() else { return false };
+        looked.set(clock::now());
+        at <= looked.get()
+    };
+    let is_cancelled = around(|around| {
+        let is_cancelled = around.is_cancelled(is_over);
+        // What has been seen to be over is so when it is planted.
+        around.looked = around.looked.max(looked.get());
+        is_cancelled
+    });
+    is_cancelled.unwrap_or(false)
 }
 
 /// The current frame, if this code runs inside any.

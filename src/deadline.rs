@@ -408,6 +408,30 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]
+    async fn deadline_that_comes_after_one_around_it_has_no_entry_until_it_has_a_node() {
+        let timed = |seconds| crate::CancelScope::new().timeout(Duration::from_secs(seconds));
+        let nested = |shielded, inner, looks: bool| async move {
+            let body = timed(inner).run(async move {
+                tokio::task::yield_now().await;
+                if looks {
+                    drop(current::frame());
+                    tokio::task::yield_now().await;
+                }
+                count()
+            });
+            let middle = crate::CancelScope::new().shielded(shielded).run(body);
+            let counted = tokio::spawn(timed(60).run(middle)).await.unwrap().unwrap().unwrap().unwrap();
+            assert_eq!(count(), Some(0), "{shielded} {inner} {looks}");
+            counted
+        };
+        assert_eq!(nested(false, 61, false).await, Some(1));
+        assert_eq!(nested(false, 59, false).await, Some(2));
+        assert_eq!(nested(true, 61, false).await, Some(2), "the shield holds the other off");
+        assert_eq!(nested(false, 61, true).await, Some(2), "either can be moved now");
+    }
+
     /// Each thread has a part of its own, until there are more of them than parts.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "nothing of ours is to be around it")]

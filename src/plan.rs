@@ -117,13 +117,15 @@ impl Plan {
         // Through a handle the region is seen from outside.
         let is_known = self.node.get().is_some();
         let may_be_over = is_known || self.timeout.is_some() || self.sketch.deadline.is_some();
-        if (may_be_over && self.is_over()) || is_known || !matches!(self.view, View::None) {
+        let looked = if may_be_over { self.fix_deadline() } else { None };
+        let is_over = looked.is_some_and(|(now, at)| at <= now);
+        if is_over || is_known || !matches!(self.view, View::None) {
             return None;
         }
         if self.sketch.kind == Kind::Shield && !current::is_owned() {
             self.count();
         }
-        EnterPlanned::new(&mut self.sketch, WakerId::of(waker))
+        EnterPlanned::new(&mut self.sketch, WakerId::of(waker), looked.map_or(0, |(now, _)| now))
     }
 
     /// Nobody but the root waits for a shield in this task.
@@ -134,16 +136,17 @@ impl Plan {
         self.counted = counted.map(Box::new);
     }
 
-    fn is_over(&mut self) -> bool {
+    /// Gives its deadline after a look at the clock, which comes first; none if it has none.
+    fn fix_deadline(&mut self) -> Option<(Ticks, Ticks)> {
         let set = self.node.get().map_or(self.sketch.deadline(), |node| node.deadline());
         if set.is_none() && self.timeout.is_none() {
-            return false;
+            return None;
         }
         let now = clock::now();
         let relative = self.timeout.take().and_then(|length| clock::after(now, length));
-        let Some(at) = set.into_iter().chain(relative).min() else { return false };
+        let at = set.into_iter().chain(relative).min()?;
         self.set_deadline(at);
-        at <= now
+        Some((now, at))
     }
 
     /// Makes the place inside `outer`.
@@ -159,7 +162,7 @@ impl Plan {
         (self.settle(&frame), frame)
     }
 
-    /// The entry of the deadline of a bud that was planted just now.
+    /// The entry of the deadline of a bud that was planted just now, if it has one.
     pub(crate) fn timer(&self) -> Option<BudTimer> {
         self.sketch.deadline().map(BudTimer::of)
     }
@@ -245,11 +248,6 @@ impl Sketch {
 
     pub(crate) fn deadline(&self) -> Option<Ticks> {
         self.deadline.map(NonZero::get)
-    }
-
-    /// True if its deadline has passed. Looks at the clock if there is one.
-    pub(crate) fn is_over(&self) -> bool {
-        self.deadline().is_some_and(|at| at <= clock::now())
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Around, Current, Enter, Spot, around, born};
-use crate::clock;
+use super::{Around, Current, Enter, Spot, around};
+use crate::clock::Ticks;
 use crate::core::frame::WakerId;
 use crate::core::node::{Chain, Outer};
 use crate::deadline::{BudTimer, demand_timer};
@@ -33,13 +33,13 @@ enum Found {
 
 /// Plants a region that waits, polled with `waker`, and those around it that are only planned. None if it needs a node: it is cancelled,
 /// or is polled by another waker than what is around it, so that it has to hold that.
-pub(super) fn plant(sketch: &Sketch, waker: &Waker) -> Option<Current> {
+pub(super) fn plant(sketch: &Sketch, waker: &Waker, now: Ticks) -> Option<Current> {
     let id = WakerId::of(waker);
     let (first, found) = around(|around| around.find(id))??;
     let mut soil = found.soil()?;
     let mut next = first;
     while let Some((depth, outer)) = next.and_then(|depth| Some((depth, around(|around| around.sketch(depth))??))) {
-        let Some(planted) = soil.clone().plant(&outer, waker) else {
+        let Some(planted) = soil.clone().plant(&outer, waker, now) else {
             around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
             return None;
         };
@@ -47,7 +47,7 @@ pub(super) fn plant(sketch: &Sketch, waker: &Waker) -> Option<Current> {
         around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
         next = Some(depth + 1);
     }
-    let planted = soil.plant(sketch, waker)?;
+    let planted = soil.plant(sketch, waker, now)?;
     Some(Current { polled_by: id, ..Current::new(Spot::Bud(planted)) })
 }
 
@@ -77,12 +77,11 @@ impl Found {
 
 impl Soil {
     #[inline]
-    fn plant(self, sketch: &Sketch, waker: &Waker) -> Option<BudSeat> {
-        let deadline = sketch.deadline();
-        let now = if deadline.is_some() { clock::now() } else { born() };
-        if deadline.is_some_and(|at| at <= now) {
+    fn plant(self, sketch: &Sketch, waker: &Waker, now: Ticks) -> Option<BudSeat> {
+        if sketch.deadline().is_some_and(|at| at <= now) {
             return None;
         }
+        let deadline = sketch.deadline().filter(|at| !self.ends_by(sketch, *at));
         if deadline.is_some() {
             self.home.host().into_iter().for_each(|host| demand_timer(host));
         }
@@ -94,6 +93,11 @@ impl Soil {
         }
         sketch.forget_unmade(planted.home());
         Some(planted)
+    }
+
+    /// True if a deadline around the region cancels it by then: that needs no entry of its own until it has a node.
+    fn ends_by(&self, sketch: &Sketch, at: Ticks) -> bool {
+        self.chain.timed && !sketch.is_shielded() && self.home.ends_by(self.outer, at)
     }
 }
 

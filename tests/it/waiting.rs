@@ -516,3 +516,25 @@ async fn shield_that_has_a_place_from_the_start_is_waited_for_in_a_task_of_nobod
     assert_eq!(start.elapsed(), S);
     task.await.unwrap();
 }
+
+#[testudo::test(start_paused = true)]
+async fn timeout_that_goes_on_after_one_around_it_that_would_have_come_first_keeps_its_time() {
+    let begun = Instant::now();
+    let mut inner = Box::pin(move_on_after(3 * S, pending::<()>()));
+    let outer = move_on_after(2 * S, timeout(S, inner.as_mut()));
+    assert!(outer.await.is_some_and(|inner| inner.is_err()));
+    assert_eq!(begun.elapsed(), S);
+    assert_eq!(inner.await, None);
+    assert_eq!(begun.elapsed(), 3 * S);
+}
+
+#[testudo::test(start_paused = true)]
+async fn timeout_that_passes_in_the_first_poll_cuts_what_waits_then() {
+    let begun = Instant::now();
+    let slow = async {
+        tokio::time::advance(2 * S).await;
+        pending::<()>().await;
+    };
+    assert_eq!(move_on_after(S, slow).await, None);
+    assert_eq!(begun.elapsed(), 2 * S);
+}

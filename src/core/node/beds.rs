@@ -147,6 +147,16 @@ impl<H> Buds<H> {
         }
     }
 
+    /// True if the deadline of a bud around, which no shield in it holds off, is at `at` or before.
+    pub(super) fn ends_by(&self, outer: Outer, at: u64) -> bool {
+        let bud = |key: BudKey| match self.place(key)? {
+            Place::Bud { bud, outer, .. } => Some((bud, *outer)),
+            Place::Node(..) => None,
+        };
+        let outwards = |(inner, outer): &(&Bud<H>, Option<BudKey>)| bud(outer.filter(|_| !inner.shielded)?);
+        std::iter::successors(outer.bud().and_then(bud), outwards).any(|(bud, _)| bud.deadline.is_some_and(|end| end <= at))
+    }
+
     /// Where the next one goes in this bed, which has a number.
     #[inline]
     pub(super) fn vacant(&self, number: usize) -> Option<BudKey> {
@@ -160,10 +170,7 @@ impl<H> Buds<H> {
             // Most nodes never have two at once.
             self.places.reserve_exact(1);
         }
-        let outer = match outer {
-            Outer::Task(_) | Outer::Frame => None,
-            Outer::Bud(outer) => Some(outer),
-        };
+        let outer = outer.bud();
         if let Some(Place::Bud { inner, .. }) = outer.and_then(|outer| self.place_mut(outer)) {
             *inner = Some(key);
         }

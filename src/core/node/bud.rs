@@ -43,6 +43,14 @@ impl Outer {
             Self::Bud(outer) => outer.bed(),
         }
     }
+
+    #[inline]
+    pub(super) fn bud(self) -> Option<BudKey> {
+        match self {
+            Self::Task(_) | Self::Frame => None,
+            Self::Bud(key) => Some(key),
+        }
+    }
 }
 
 /// What is true of a bud or of one around it.
@@ -203,6 +211,11 @@ impl<H> Node<H> {
         let beds = self.beds.get_or_init(|| Box::new(Beds::one()));
         drop(tree);
         Some(beds)
+    }
+
+    /// True if a bud that is planted in `outer` is cancelled by a deadline around it at `at` or before.
+    pub(crate) fn ends_by(&self, outer: Outer, at: u64) -> bool {
+        self.beds.get().is_some_and(|beds| beds.lock(outer.bed()).ends_by(outer, at))
     }
 
     /// The bed of a bud, locked.
