@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::Waker;
 
 pub(crate) use leaf::EnterLeaf;
-use plant::plant;
 
 use crate::clock::{self, Ticks};
 use crate::core::cause::Cause;
@@ -252,12 +251,20 @@ impl EnterPlanned {
 
     /// The place of a region that waits, made now if nothing inside has asked for it.
     pub(crate) fn stay(self, waker: &Waker) -> Draft {
-        let sketch = around(|around| around.levels.last_mut()?.sketch.take()).flatten();
-        // Before it leaves: outside of all no look at the clock is kept.
-        let planned = sketch.map(|sketch| (sketch, born()));
-        let draft = self.leave();
-        let Some((sketch, now)) = planned else { return draft };
-        match plant(&sketch, waker, now) {
+        mem::forget(self);
+        let (mut unmade, mut made, mut site) = (None, None, None);
+        // In one look, and into variables: they are large.
+        around(|around| {
+            let sketch = around.levels.last_mut().and_then(|level| level.sketch.take());
+            // Before it leaves: outside of all no look at the clock is kept.
+            unmade = sketch.map(|sketch| (sketch, around.born()));
+            made = around.leave();
+            if unmade.is_some() {
+                site = around.site(WakerId::of(waker));
+            }
+        });
+        let Some((sketch, now)) = unmade else { return Draft::of(made) };
+        match site.and_then(|site| site.plant(&sketch, waker, now)) {
             Some(current) => Draft::Planted(current),
             None => Draft::Made(sketch.make(frame().as_ref())),
         }
@@ -294,6 +301,17 @@ impl Around {
         // In place: it is large.
         self.levels.truncate(last);
         mem::replace(&mut self.current, outer)
+    }
+
+    /// The last look at the clock, or one now.
+    fn born(&mut self) -> Ticks {
+        if self.is_empty() || self.looked == UNKEPT {
+            return clock::now();
+        }
+        if self.looked == 0 {
+            self.looked = clock::now();
+        }
+        self.looked
     }
 
     /// True outside of all places.
@@ -496,13 +514,5 @@ pub(crate) fn task_name() -> Option<Arc<str>> {
 /// When something that is made here was made, for its age: what a task makes in one poll has the time of the first. A look at
 /// the clock costs a tenth of a spawn.
 pub(crate) fn born() -> Ticks {
-    let looked = around(|around| if around.is_empty() { UNKEPT } else { around.looked }).unwrap_or(UNKEPT);
-    if looked != 0 && looked != UNKEPT {
-        return looked;
-    }
-    let now = clock::now();
-    if looked == 0 {
-        around(|around| around.looked = now).unwrap_or_default();
-    }
-    now
+    around(Around::born).unwrap_or_else(clock::now)
 }

@@ -31,24 +31,29 @@ enum Found {
     Soil(Soil),
 }
 
-/// Plants a region that waits, polled with `waker`, and those around it that are only planned. None if it needs a node: it is cancelled,
-/// or is polled by another waker than what is around it, so that it has to hold that.
-pub(super) fn plant(sketch: &Sketch, waker: &Waker, now: Ticks) -> Option<Current> {
-    let id = WakerId::of(waker);
-    let (first, found) = around(|around| around.find(id))??;
-    let mut soil = found.soil()?;
-    let mut next = first;
-    while let Some((depth, outer)) = next.and_then(|depth| Some((depth, around(|around| around.sketch(depth))??))) {
-        let Some(planted) = soil.clone().plant(&outer, waker, now) else {
-            around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
-            return None;
-        };
-        (soil.outer, soil.chain) = (planted.as_outer(), planted.chain());
-        around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
-        next = Some(depth + 1);
+/// Where a region goes that waits, with the outermost of those around it that are only planned.
+pub(super) struct Site {
+    first: Option<usize>,
+    found: Found,
+}
+
+impl Site {
+    /// Plants a region, polled with `waker`, and those around it that are only planned. None if it needs a node because it is cancelled.
+    pub(super) fn plant(self, sketch: &Sketch, waker: &Waker, now: Ticks) -> Option<Current> {
+        let mut soil = self.found.soil()?;
+        let mut next = self.first;
+        while let Some((depth, outer)) = next.and_then(|depth| Some((depth, around(|around| around.sketch(depth))??))) {
+            let Some(planted) = soil.clone().plant(&outer, waker, now) else {
+                around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
+                return None;
+            };
+            (soil.outer, soil.chain) = (planted.as_outer(), planted.chain());
+            around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
+            next = Some(depth + 1);
+        }
+        let planted = soil.plant(sketch, waker, now)?;
+        Some(Current { polled_by: WakerId::of(waker), ..Current::new(Spot::Bud(planted)) })
     }
-    let planted = soil.plant(sketch, waker, now)?;
-    Some(Current { polled_by: id, ..Current::new(Spot::Bud(planted)) })
 }
 
 impl Found {
@@ -102,8 +107,9 @@ impl Soil {
 }
 
 impl Around {
-    /// What is around the regions that are only planned, of which the outermost is given as well. None if one of them has to be a node.
-    fn find(&mut self, id: WakerId) -> Option<(Option<usize>, Found)> {
+    /// Where a region goes that is polled with the waker `id`. None if it is polled by another one than what is around it, so that it has
+    /// to hold that, and needs a node, or if one of those around it that are only planned needs one.
+    pub(super) fn site(&mut self, id: WakerId) -> Option<Site> {
         let first = self.first_planned();
         self.grow_task(first);
         let planned = first.map_or(&[][..], |first| &self.levels[first..]);
@@ -114,7 +120,7 @@ impl Around {
             Some(depth) => self.levels[depth].outer.as_ref(),
             None => self.current.as_ref(),
         };
-        Some((first, outer.map_or(Some(Found::Nothing), |outer| outer.found(id))?))
+        Some(Site { first, found: outer.map_or(Some(Found::Nothing), |outer| outer.found(id))? })
     }
 
     /// True if a bud finds itself where it was planted, polled with the waker `id`.
@@ -174,11 +180,9 @@ impl<'a> Enter<'a> {
     #[inline]
     pub(crate) fn bud(slot: &'a mut Option<Current>, task: Option<tokio::task::Id>, waker: &Waker) -> Option<Self> {
         let id = WakerId::of(waker);
-        if slot.as_ref().is_none_or(|current| current.polled_by != id || current.bud().is_none_or(BudSeat::is_over)) {
-            return None;
-        }
         let entered = around(|around| {
-            let is_same = slot.as_ref().and_then(Current::bud).is_some_and(|bud| around.is_around(bud, id, task));
+            let planted = slot.as_ref().filter(|current| current.polled_by == id).and_then(Current::bud);
+            let is_same = planted.is_some_and(|bud| !bud.is_over() && around.is_around(bud, id, task));
             if is_same {
                 around.enter(slot);
             }
