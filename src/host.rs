@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
@@ -15,6 +15,7 @@ use crate::core::node::{self as nodes, Info, Kind};
 use crate::core::owner::Owner;
 use crate::counted::Unmade;
 use crate::deadline::Timers;
+use crate::numbers::Numbers;
 use crate::policy::Policy;
 use crate::report::{Event, Reporter};
 #[cfg(feature = "signal")]
@@ -121,9 +122,13 @@ impl Host {
 }
 
 /// Names the next task of this process. Ids are never used twice.
+#[inline]
 pub(crate) fn next_task_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    // Few, since people read them: where one thread spawns all there are no gaps, and else small ones.
+    const BLOCK: u64 = 64;
+    static IDS: Numbers<BLOCK> = Numbers::new();
+    thread_local! { static LAST: Cell<u64> = const { Cell::new(Numbers::<BLOCK>::NONE) } }
+    LAST.with(|last| IDS.next(last)).get()
 }
 
 /// A number of this thread, by which it has its own part of what the threads of a runtime share.

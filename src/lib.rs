@@ -447,6 +447,7 @@ mod host;
 mod interop;
 #[cfg(feature = "signal")]
 mod main_task;
+mod numbers;
 mod nursery;
 mod outcome;
 mod placed;

@@ -58,6 +58,8 @@ pub(crate) struct Node<H> {
     pub(crate) owner: Option<Owner>,
     /// Called, with no lock held, when this node begins to hold off a cancel: a shield lets its budget run then.
     pub(crate) on_held_off: OnceLock<HeldOff<H>>,
+    /// Why it is cancelled, from when it is for good and somebody has asked: for the many that are cut in it.
+    fixed_cause: OnceLock<Cause>,
 }
 
 /// What the layers above know of the runtime that a node lives on.
@@ -175,8 +177,8 @@ impl<H> Node<H> {
             deadline: None,
         };
         let bits = AtomicUsize::new(if shielded { SHIELDED } else { 0 });
-        let (beds, on_held_off) = (OnceLock::new(), OnceLock::new());
-        Self { bits, tree: Mutex::new(tree), beds, info, host, owner, on_held_off }
+        let (beds, on_held_off, fixed_cause) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { bits, tree: Mutex::new(tree), beds, info, host, owner, on_held_off, fixed_cause }
     }
 
     /// The runtime that this node was first linked on; none before.

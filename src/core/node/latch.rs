@@ -42,9 +42,18 @@ impl<H> Node<H> {
     /// the first. Gives whether the unwinding goes on beyond this node, and what for.
     pub(crate) fn cut(self: &Arc<Self>) -> Option<(bool, Cause)> {
         if self.absorbs_already() {
-            return self.cause().map(|cause| (false, cause));
+            return self.fixed_cause().map(|cause| (false, cause.clone()));
         }
         self.latch().and_then(|absorber| self.cut_for(&absorber))
+    }
+
+    /// The cause of what is latched, which neither goes nor changes. Without a lock but for the first that asks.
+    fn fixed_cause(&self) -> Option<&Cause> {
+        if self.fixed_cause.get().is_none() {
+            let cause = self.cause()?;
+            return Some(self.fixed_cause.get_or_init(|| cause));
+        }
+        self.fixed_cause.get()
     }
 
     /// Whether an unwinding that `absorber` ends goes on beyond this node, and what for.
