@@ -468,6 +468,14 @@ pub(crate) fn branch(frame: Option<&Arc<Frame>>) -> Arc<Node> {
     frame.map_or_else(host::root, Frame::branch)
 }
 
+/// Acts on the same one, without a reference if there is one to borrow.
+pub(crate) fn in_branch<R>(frame: Option<&Arc<Frame>>, act: impl FnOnce(&Arc<Node>) -> R) -> R {
+    match frame.and_then(|frame| frame.own_node()) {
+        Some(node) => act(node),
+        None => act(&branch(frame)),
+    }
+}
+
 /// The node that judges the code that runs here; of a task without a frame, that of its nursery.
 pub(crate) fn node() -> Arc<Node> {
     with_spot(|spot| spot.map(|spot| Arc::clone(spot.node()))).unwrap_or_else(host::root)

@@ -235,10 +235,11 @@ impl Sketch {
     /// Makes the place inside `outer`.
     pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
-        let parent = current::branch(outer);
-        let frame = enter(self.new_node(Some(&parent), now), &parent, outer, now);
-        self.forget_unmade(&parent);
-        frame
+        current::in_branch(outer, |parent| {
+            let frame = enter(self.new_node(Some(parent), now), parent, outer, now);
+            self.forget_unmade(parent);
+            frame
+        })
     }
 
     /// True if what is inside is not cancelled, whatever is around it.

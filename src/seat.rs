@@ -40,7 +40,7 @@ impl Seat {
         // What the hold gives up may be a waker that looks at the current frame when it is dropped: not inside `with`.
         match around {
             None => {}
-            Some(Some((frame, polled_by))) => self.hold.renew(&frame, polled_by, cx.waker()),
+            Some(Some((frame, polled_by))) => self.hold.renew(frame, polled_by, cx.waker()),
             Some(None) => self.hold.release(),
         }
     }
@@ -104,7 +104,7 @@ impl Branch {
     /// Links the node below that of `outer`, and makes the frame for what is inside.
     pub(crate) fn enter(&mut self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let frame = Frame::of_node(Arc::clone(&self.node), outer.is_some_and(|outer| outer.is_owned()));
-        self.node.enter(&current::branch(outer), &frame);
+        current::in_branch(outer, |parent| self.node.enter(parent, &frame));
         self.entered = true;
         self.arrive(frame.is_owned());
         frame

@@ -464,11 +464,11 @@ impl<H> Hold<H> {
 
     /// Says that the holder was polled inside `frame` and stays pending. `polled_by` is the waker that the frame itself was
     /// polled with, `waker` the one that the holder was polled with.
-    pub(crate) fn renew(&mut self, frame: &Arc<Frame<H>>, polled_by: WakerId, waker: &Waker) {
-        if self.is_fresh(frame, polled_by, waker) {
+    pub(crate) fn renew(&mut self, frame: Arc<Frame<H>>, polled_by: WakerId, waker: &Waker) {
+        if self.is_fresh(&frame, polled_by, waker) {
             return;
         }
-        if !self.is_on(Some(frame)) {
+        if !self.is_on(Some(&frame)) {
             self.release();
         }
         let id = WakerId::of(waker);
@@ -476,7 +476,7 @@ impl<H> Hold<H> {
         self.enter(frame, (id != polled_by).then(|| (id, waker.clone())), epoch);
     }
 
-    fn enter(&mut self, frame: &Arc<Frame<H>>, foreign: Option<(WakerId, Waker)>, epoch: usize) {
+    fn enter(&mut self, frame: Arc<Frame<H>>, foreign: Option<(WakerId, Waker)>, epoch: usize) {
         let mut state = frame.lock();
         let new = self.frame.is_none();
         state.holds += u32::from(new);
@@ -492,7 +492,7 @@ impl<H> Hold<H> {
         drop(old);
         self.epoch = epoch;
         if new {
-            self.frame = Some(Arc::clone(frame));
+            self.frame = Some(frame);
         }
     }
 

@@ -14,7 +14,7 @@ use super::sync::{AtomicUsize, Mutex, Ordering};
 /// 2. Daemons are counted beside, and do not keep the owner open.
 /// 3. Whoever brings the count, daemons aside, to `idle` or below wakes all that wait, after its last look at the count. That somebody does
 ///    is a mark in the count, put there in one step with the last look of who waits: so a release sees the mark, or is seen.
-/// 4. The mark is there as long as wakers are; both change under their lock.
+/// 4. The mark is there as long as wakers are, and after the end; both change under their lock.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// `regular + DAEMON * daemons`, and `WAITED` if somebody waits.
@@ -111,14 +111,17 @@ impl Live {
             return false;
         }
         if now & WAITED != 0 {
-            self.wake();
+            self.wake(now & !WAITED == 0);
         }
         weight == Weight::Regular && now & REGULAR == 0 && now & !WAITED != 0
     }
 
-    fn wake(&self) {
+    /// At the end the mark stays: nobody is counted out after that.
+    fn wake(&self, at_end: bool) {
         let mut joiners = self.joiners.lock();
-        self.count.fetch_and(!WAITED, Ordering::AcqRel);
+        if !at_end {
+            self.count.fetch_and(!WAITED, Ordering::AcqRel);
+        }
         let Joiners { first, others } = std::mem::take(&mut *joiners);
         drop(joiners);
         first.into_iter().chain(others).for_each(Waker::wake);

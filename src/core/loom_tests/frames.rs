@@ -106,7 +106,7 @@ fn a_hold_that_is_released_while_its_frame_is_judged_leaves_it_awake_or_cut() {
         let (bell, waker) = Bell::new();
         frame.begin(true);
         let mut hold = Hold::default();
-        hold.renew(&frame, super::WakerId::of(&waker), &waker);
+        hold.renew(Arc::clone(&frame), super::WakerId::of(&waker), &waker);
         let release = spawn(&Arc::new(()), |_| drop(hold));
         frame.arm(&waker);
         let verdict = frame.judge(false);

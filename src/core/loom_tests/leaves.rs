@@ -174,7 +174,7 @@ fn a_leaf_that_is_looked_into_in_a_cancelled_poll_counts_what_holds_it_from_ther
         let other = spawn(&member, |member| member.frame());
         let frame = task.home.grow_leaf(task.key, true).expect("it has not ended");
         let mut hold = Hold::default();
-        hold.renew(&frame, WakerId::of(&task.waker), &task.waker);
+        hold.renew(Arc::clone(&frame), WakerId::of(&task.waker), &task.waker);
         assert!(frame.is_held_in_this_poll());
         assert_eq!(frame.judge(false), Verdict::Held);
         drop(hold);

@@ -130,7 +130,7 @@ impl Poller {
             self.frame.begin(!self.saw_it);
         }
         self.saw_it = visible;
-        holds.iter_mut().for_each(|hold| hold.renew(&self.frame, WakerId::of(&self.waker), &self.waker));
+        holds.iter_mut().for_each(|hold| hold.renew(Arc::clone(&self.frame), WakerId::of(&self.waker), &self.waker));
         self.arm(visible);
         let verdict = visible.then(|| self.frame.judge(false));
         if verdict == Some(Verdict::Probe) {

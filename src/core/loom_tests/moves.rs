@@ -389,7 +389,7 @@ fn a_hold_with_a_waker_of_its_own_is_told_or_gone() {
         let mut poller = Poller::new(frame_of(&top));
         let (own, waker) = Bell::new();
         let mut hold = super::Hold::default();
-        hold.renew(&poller.frame, super::WakerId::of(&poller.waker), &waker);
+        hold.renew(Arc::clone(&poller.frame), super::WakerId::of(&poller.waker), &waker);
         let release = spawn(&Arc::new(()), |_| drop(hold));
         let first = poller.poll(&mut []);
         assert!(first != Some(Verdict::Probe) || own.take(), "it was not told");
