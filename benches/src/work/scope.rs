@@ -1,8 +1,11 @@
 //! P4 and P5: what a scope costs those that are inside it, look at it, or make one.
 
-use std::future::{Future, pending, ready};
+use std::cell::Cell;
+use std::future::{Future, pending, poll_fn, ready};
 use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::thread;
 
@@ -37,14 +40,19 @@ pub const CLONE: &str = "clone of a handle";
 /// `tokio_util`'s token.
 pub const TOKEN: &str = "CancellationToken";
 
+/// A number in a thread-local for the time of the poll, a look at a flag, and panics caught.
+const LEAST: &str = "the least";
+
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
     vec![
         polls(POLL, OURS, || scope(pending::<()>())),
         polls(POLL, TOKEN, || until(pending::<()>())),
+        polls(POLL, LEAST, || least(pending::<()>())),
         polls(POLL, BARE, pending::<()>),
         polls(POLL_8, OURS, || eight!(scope, pending::<()>())),
         polls(POLL_8, TOKEN, || eight!(until, pending::<()>())),
+        polls(POLL_8, LEAST, || eight!(least, pending::<()>())),
         turns(TURN, OURS, |_| scope(pass())),
         turns(TURN, TOKEN, |token| token.child_token().run_until_cancelled_owned(pass())),
         turns(YIELD, BARE, |_| pass()),
@@ -71,6 +79,21 @@ fn scope<F: Future>(fut: F) -> impl Future<Output = Result<F::Output, Cancelled>
 
 fn until<F: Future>(fut: F) -> impl Future<Output = Option<F::Output>> {
     CancellationToken::new().run_until_cancelled_owned(fut)
+}
+
+thread_local! { static INSIDE: Cell<usize> = const { Cell::new(0) } }
+
+/// What a poll has to do at least, in safe code, so that what is inside finds its scope and a panic leaves none behind.
+async fn least<F: Future>(fut: F) -> F::Output {
+    let cancelled = AtomicUsize::new(0);
+    let mut fut = pin!(fut);
+    let steps = poll_fn(|cx| {
+        let before = INSIDE.replace(black_box(1) + cancelled.load(Ordering::Relaxed));
+        let poll = catch_unwind(AssertUnwindSafe(|| fut.as_mut().poll(cx)));
+        INSIDE.set(before);
+        poll.unwrap_or_else(|payload| resume_unwind(payload))
+    });
+    steps.await
 }
 
 /// Polls by hand, so that only the way through is seen, and not the runtime.

@@ -19,10 +19,14 @@ use crate::case::{Case, Laps};
 /// A request and its answer through HTTP/1, over a pipe in memory.
 pub const REQUEST: &str = "axum hello";
 
+/// A layer of the same kind that does nothing: what it costs to have one at all.
+const LAYER: &str = "an empty layer";
+
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
     let covered = || hello().layer(MapFutureLayer::new(cover));
-    vec![requests(OURS, covered), requests(BARE, hello)]
+    let layered = || hello().layer(MapFutureLayer::new(pass));
+    vec![requests(OURS, covered), requests(LAYER, layered), requests(BARE, hello)]
 }
 
 fn hello() -> Router {
@@ -38,6 +42,10 @@ where
         Ok(response) => response,
         Err(_) => Ok(StatusCode::SERVICE_UNAVAILABLE.into_response()),
     }
+}
+
+async fn pass<F: Future>(request: F) -> F::Output {
+    request.await
 }
 
 fn requests(by: &'static str, router: fn() -> Router) -> Case {
