@@ -233,7 +233,11 @@ impl EnterPlanned {
         let entered = around(|around| {
             let may_wait = sketch.may_wait(|| around.is_cancelled(|_| false));
             if may_wait {
-                around.looked = if around.is_empty() { looked } else { around.looked.max(looked) };
+                if around.is_empty() {
+                    around.looked = looked;
+                } else if looked != 0 {
+                    around.looked = around.looked.max(looked);
+                }
                 let (outer, sketch) = (around.current.take(), Some(sketch.take()));
                 around.levels.push(Level { outer, sketch, polled_by });
             }
