@@ -24,7 +24,8 @@ use crate::shield;
 ///
 /// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of its part,
 ///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). A bud has
-///    one by its place from when it is planted on; its owner puts one for the node there when it gets to know that.
+///    one by its place from when it is planted on, unless one around it is cancelled no later by its own, and cancels it; its owner puts
+///    one for the node there when it gets to know that, and what goes on after the end of the one around gets it then.
 /// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
 ///    an entry behind, which is harmless.
 /// 3. The part of a node is told by its address, so that whoever sets its deadline finds it; that of a bud is the one of the thread that
@@ -101,7 +102,8 @@ impl Timers {
     /// Looks at `node` at the deadline that it has.
     fn arm(&self, node: &Arc<Node>) {
         let mut queue = self.parts.lock(Self::part_of(node));
-        let is_earlier = node.deadline().is_some_and(|at| queue.insert(Entries::key(node, at), node));
+        let at = node.deadline().filter(|_| !node.has_ended());
+        let is_earlier = at.is_some_and(|at| queue.insert(Entries::key(node, at), node));
         drop(queue);
         self.tell(is_earlier);
     }
@@ -182,6 +184,13 @@ pub(crate) fn keep(node: &Arc<Node>) {
     if node.deadline().is_some() {
         node.host().into_iter().for_each(|host| host.timers.arm(node));
     }
+}
+
+/// The same for what goes on after the end of what was around it, and for all that is inside: as long as that would have been cancelled
+/// no later, it had no entry.
+pub(crate) fn keep_all(node: &Arc<Node>) {
+    keep(node);
+    node.inside().nodes.iter().for_each(keep_all);
 }
 
 /// Cancels a node whose deadline has passed; not one that has ended in time (T8).

@@ -28,6 +28,7 @@ pub(crate) type Hold = frames::Hold<Host>;
 pub(crate) type LeafSeat = nodes::LeafSeat<Host>;
 pub(crate) type Bud = nodes::Bud<Host>;
 pub(crate) type BudSeat = nodes::BudSeat<Host>;
+pub(crate) type Left = nodes::Left<Host>;
 pub(crate) type Member = nodes::Member<Host>;
 type Crowd = nodes::Crowd<Host>;
 

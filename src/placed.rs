@@ -32,8 +32,11 @@ pin_project! {
     }
 
     impl<F> PinnedDrop for Placed<F> {
-        fn drop(this: Pin<&mut Self>) {
-            this.disarm();
+        fn drop(mut this: Pin<&mut Self>) {
+            if let Place::Bud { .. } = this.place {
+                this.as_mut().disarm();
+                this.end();
+            }
         }
     }
 }
@@ -109,8 +112,9 @@ impl<F> Placed<F> {
     /// Leaves the tree. The budget of a bud may have begun, if somebody has looked into it since the end of its last poll.
     fn end(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Some(frame) = this.region.leave() {
+        if let Some((frame, orphans)) = this.region.leave() {
             deadline::end(frame.node());
+            orphans.iter().for_each(deadline::keep_all);
         }
         *this.place = Place::Gone;
     }

@@ -16,7 +16,7 @@ use tokio::task::coop::has_budget_remaining;
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Enter};
-use crate::host::{BudSeat, Frame, Hold};
+use crate::host::{BudSeat, Frame, Hold, Left};
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
@@ -145,9 +145,11 @@ impl<F> Region<F> {
         self.entry.slot.as_ref().is_some_and(|current| current.bud().is_none_or(BudSeat::is_over))
     }
 
-    /// Leaves its place after the end. Gives the frame of what was a bud until then and had become a node.
-    pub(crate) fn leave(self: Pin<&mut Self>) -> Option<Arc<Frame>> {
-        self.project().entry.slot.take()?.into_planted()?.end()
+    /// Leaves its place after the end. Gives the frame of what was a bud until then and had become a node, and what is still in it.
+    pub(crate) fn leave(self: Pin<&mut Self>) -> Option<Left> {
+        let mut this = self.project();
+        this.fut.set(None);
+        this.entry.slot.take()?.into_planted()?.end()
     }
 
     pub(crate) fn is_entered(&self) -> bool {

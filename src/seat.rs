@@ -201,8 +201,9 @@ impl Branch {
     /// Takes the node out of the tree; the hold goes last, so that whoever it was holding for finds everything in order.
     pub(crate) fn leave(&mut self) {
         if std::mem::take(&mut self.entered) {
-            self.node.detach();
+            let orphans = self.node.detach();
             deadline::end(&self.node);
+            orphans.iter().for_each(deadline::keep_all);
             if let View::Outside(outside) = &self.view {
                 outside.detach();
             }

@@ -12,7 +12,7 @@ mod tasks;
 
 use beds::Beds;
 pub(crate) use beds::{BudKey, BudView};
-pub(crate) use bud::{Bud, BudSeat, Chain, Outer};
+pub(crate) use bud::{Bud, BudSeat, Chain, Left, Outer};
 pub(crate) use crowd::Crowd;
 pub(crate) use info::{Info, Kind};
 use leaf::Listed;

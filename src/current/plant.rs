@@ -90,7 +90,8 @@ impl Soil {
         if deadline.is_some() {
             self.home.host().into_iter().for_each(|host| demand_timer(host));
         }
-        let waker = (matches!(self.outer, Outer::Task(_)) || deadline.is_some()).then(|| waker.clone());
+        // What is around it wakes it as well, but may end before its deadline.
+        let waker = (matches!(self.outer, Outer::Task(_)) || sketch.deadline().is_some()).then(|| waker.clone());
         let bud = sketch.bud(&self.home, self.owned, waker, now);
         let planted = BudSeat::plant(self.home, self.outer, self.chain, bud)?;
         if let Some(at) = deadline {

@@ -538,3 +538,24 @@ async fn timeout_that_passes_in_the_first_poll_cuts_what_waits_then() {
     assert_eq!(move_on_after(S, slow).await, None);
     assert_eq!(begun.elapsed(), 2 * S);
 }
+
+/// A future that was pending wakes whoever polled it when its time has come; it need not be polled before.
+#[testudo::test(start_paused = true)]
+async fn timeout_wakes_though_nobody_polls_it_after_the_end_of_a_shorter_one_around_it() {
+    for looks in [false, true] {
+        let begun = Instant::now();
+        let within = move_on_after(4 * S, pending::<()>());
+        let mut inner = Box::pin(move_on_after(3 * S, async {
+            if looks {
+                yield_now().await;
+                assert_ne!(current_deadline(), EffectiveDeadline::None);
+            }
+            within.await
+        }));
+        assert!(move_on_after(2 * S, timeout(S, inner.as_mut())).await.is_some_and(|inner| inner.is_err()));
+        let mut is_woken = false;
+        let end = poll_fn(|cx| if std::mem::replace(&mut is_woken, true) { inner.as_mut().poll(cx) } else { Poll::Pending });
+        assert_eq!(timeout(10 * S, end).await, Ok(None));
+        assert_eq!(begun.elapsed(), 3 * S, "{looks}");
+    }
+}

@@ -63,10 +63,10 @@ impl Region {
     fn end(self) -> Option<Arc<Frame>> {
         match self.framed {
             Some(poller) => {
-                poller.frame.node().detach();
+                drop(poller.frame.node().detach());
                 Some(poller.frame)
             }
-            None => self.seat?.end(),
+            None => self.seat?.end().map(|(frame, _)| frame),
         }
     }
 }

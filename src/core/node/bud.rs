@@ -159,14 +159,18 @@ impl<H> Drop for BudSeat<H> {
     }
 }
 
+/// The frame of what has ended, and what has moved out of it.
+pub(crate) type Left<H> = (Arc<Frame<H>>, Vec<Arc<Node<H>>>);
+
 impl<H> BudSeat<H> {
-    /// Ends the region. Gives the frame if it had become a node, so that its owner ends what a layer above has begun with that.
-    pub(crate) fn end(mut self) -> Option<Arc<Frame<H>>> {
+    /// Ends the region. If it had become a node, gives its frame and what is still in it, so that its owner ends what a layer above has
+    /// begun with the one, and goes on with the others.
+    pub(crate) fn end(mut self) -> Option<Left<H>> {
         self.is_listed = false;
         self.leave()
     }
 
-    fn leave(&self) -> Option<Arc<Frame<H>>> {
+    fn leave(&self) -> Option<Left<H>> {
         let bud = self.home.beds.get()?.lock(self.key.bed()).take_bud(self.key);
         match bud {
             Some(bud) => {
@@ -179,16 +183,16 @@ impl<H> BudSeat<H> {
 
     /// Somebody has looked into it, or something is in it: its future has moved, or was forgotten, and stays in the tree, further out.
     #[cold]
-    fn leave_as_node(&self) -> Option<Arc<Frame<H>>> {
+    fn leave_as_node(&self) -> Option<Left<H>> {
         let mut tree = self.home.tree.lock();
         drop(self.home.grow_bud(&mut tree, self.key));
         let place = self.home.take_out(&mut tree, self.key);
         drop(tree);
         let (frame, hold) = place?;
-        frame.node().detach();
+        let orphans = frame.node().detach();
         // Last, so that whoever it was holding for finds everything in order.
         drop(hold);
-        Some(frame)
+        Some((frame, orphans))
     }
 }
 

@@ -89,12 +89,13 @@ impl<H> Node<H> {
     }
 
     /// Takes the node out of the tree for good. What is still inside it, because a future was forgotten or has moved away and was
-    /// not polled there yet, moves up.
-    pub(crate) fn detach(self: &Arc<Self>) {
+    /// not polled there yet, moves up, and is given.
+    pub(crate) fn detach(self: &Arc<Self>) -> Vec<Arc<Self>> {
         let mut tree = self.tree.lock();
+        let mut orphans = Vec::new();
         if !tree.children.is_empty() || self.has_buds() {
             drop(tree);
-            self.give_up_children();
+            orphans = self.give_up_children();
             tree = self.tree.lock();
         }
         let (parent, outside) = (tree.parent.take(), tree.outside.take());
@@ -105,14 +106,16 @@ impl<H> Node<H> {
         drop((region, absorber, husks));
         Self::forget(parent);
         Self::forget(outside);
+        orphans
     }
 
-    fn give_up_children(self: &Arc<Self>) {
-        if let Some(parent) = self.parent() {
-            // The owner of an orphan, if it has one still, may be moving it itself.
-            self.grow_buds();
-            self.inside().nodes.iter().for_each(|orphan| orphan.move_to(&parent, |from| same(from, Some(self))));
-        }
+    fn give_up_children(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        let Some(parent) = self.parent() else { return Vec::new() };
+        self.grow_buds();
+        let orphans = self.inside().nodes;
+        // The owner of one, if it has one still, may be moving it itself.
+        orphans.iter().for_each(|orphan| orphan.move_to(&parent, |from| same(from, Some(self))));
+        orphans
     }
 
     pub(crate) fn parent(&self) -> Option<Arc<Self>> {
