@@ -304,6 +304,11 @@ impl Around {
         let outer = self.levels[last].outer.take();
         // In place: it is large.
         self.levels.truncate(last);
+        if self.current.is_none() {
+            // Nearly always, and then nothing is moved out.
+            self.current = outer;
+            return None;
+        }
         mem::replace(&mut self.current, outer)
     }
 

@@ -117,15 +117,14 @@ impl Plan {
         // Through a handle the region is seen from outside.
         let is_known = self.node.get().is_some();
         let may_be_over = is_known || self.timeout.is_some() || self.sketch.deadline.is_some();
-        let looked = if may_be_over { self.fix_deadline() } else { None };
-        let is_over = looked.is_some_and(|(now, at)| at <= now);
-        if is_over || is_known || !matches!(self.view, View::None) {
+        let looked = if may_be_over { self.look()? } else { 0 };
+        if is_known || !matches!(self.view, View::None) {
             return None;
         }
         if self.sketch.kind == Kind::Shield && !current::is_owned() {
             self.count();
         }
-        EnterPlanned::new(&mut self.sketch, WakerId::of(waker), looked.map_or(0, |(now, _)| now))
+        EnterPlanned::new(&mut self.sketch, WakerId::of(waker), looked)
     }
 
     /// Nobody but the root waits for a shield in this task.
@@ -136,17 +135,17 @@ impl Plan {
         self.counted = counted.map(Box::new);
     }
 
-    /// Gives its deadline after a look at the clock, which comes first; none if it has none.
-    fn fix_deadline(&mut self) -> Option<(Ticks, Ticks)> {
+    /// Fixes its deadline by a look at the clock, and gives that; 0 if there is none. None if it has passed.
+    fn look(&mut self) -> Option<Ticks> {
         let set = self.node.get().map_or(self.sketch.deadline(), |node| node.deadline());
         if set.is_none() && self.timeout.is_none() {
-            return None;
+            return Some(0);
         }
         let now = clock::now();
         let relative = self.timeout.take().and_then(|length| clock::after(now, length));
-        let at = set.into_iter().chain(relative).min()?;
+        let Some(at) = set.into_iter().chain(relative).min() else { return Some(0) };
         self.set_deadline(at);
-        Some((now, at))
+        (at > now).then_some(now)
     }
 
     /// Makes the place inside `outer`.

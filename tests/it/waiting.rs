@@ -554,7 +554,8 @@ async fn timeout_wakes_though_nobody_polls_it_after_the_end_of_a_shorter_one_aro
         }));
         assert!(move_on_after(2 * S, timeout(S, inner.as_mut())).await.is_some_and(|inner| inner.is_err()));
         let mut is_woken = false;
-        let end = poll_fn(|cx| if std::mem::replace(&mut is_woken, true) { inner.as_mut().poll(cx) } else { Poll::Pending });
+        let end =
+            poll_fn(|cx| if std::mem::replace(&mut is_woken, true) { inner.as_mut().poll(cx) } else { Poll::Pending });
         assert_eq!(timeout(10 * S, end).await, Ok(None));
         assert_eq!(begun.elapsed(), 3 * S, "{looks}");
     }

@@ -154,7 +154,8 @@ impl<H> Buds<H> {
             Place::Node(..) => None,
         };
         let outwards = |(inner, outer): &(&Bud<H>, Option<BudKey>)| bud(outer.filter(|_| !inner.shielded)?);
-        std::iter::successors(outer.bud().and_then(bud), outwards).any(|(bud, _)| bud.deadline.is_some_and(|end| end <= at))
+        std::iter::successors(outer.bud().and_then(bud), outwards)
+            .any(|(bud, _)| bud.deadline.is_some_and(|end| end <= at))
     }
 
     /// Where the next one goes in this bed, which has a number.
