@@ -528,8 +528,8 @@ pub(crate) fn task_name() -> Option<Arc<str>> {
     task()?.task().map(TaskInfo::name)
 }
 
-/// When something that is made here was made, for its age: what a task makes in one poll has the time of the first. A look at
-/// the clock costs a tenth of a spawn.
+/// When something that is made here was made, for its age: what a task makes in one poll has the time of the last look at the clock in it.
+/// A look costs a tenth of a spawn.
 pub(crate) fn born() -> Ticks {
     around(Around::born).unwrap_or_else(clock::now)
 }

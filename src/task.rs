@@ -22,6 +22,8 @@ use crate::report::{Event, Subject};
 use crate::trace;
 
 /// The number of a task, unique in its process.
+///
+/// Tasks that one thread has spawned have rising numbers; of two threads, the numbers do not say whose task came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub(crate) u64);
 
