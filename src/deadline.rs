@@ -389,6 +389,15 @@ mod tests {
         assert_eq!(nested(false, 59, false).await, Some(2));
         assert_eq!(nested(true, 61, false).await, Some(2), "the shield holds the other off");
         assert_eq!(nested(false, 61, true).await, Some(2), "either can be moved now");
+        let held = timed(61).shielded(true).run(async {
+            tokio::task::yield_now().await;
+            count()
+        });
+        assert_eq!(
+            tokio::spawn(timed(60).run(held)).await.unwrap().unwrap().unwrap(),
+            Some(2),
+            "it is a shield itself"
+        );
     }
 
     /// Each thread has a part of its own, until there are more of them than parts.

@@ -240,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn the_mark_of_those_that_wait_goes_with_them_but_for_the_end() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let is_marked = |live: &Live| live.count.load(Ordering::Acquire) & WAITED != 0;
+        for (live, stays) in [(Live::new_root(), false), (Live::new(), true)] {
+            assert!(live.try_acquire(Weight::Regular) && live.poll_idle(cx).is_pending() && is_marked(&live));
+            assert!(!live.release(Weight::Regular));
+            assert_eq!(is_marked(&live), stays, "a nursery has one part more, and still waits");
+            if stays {
+                assert!(!live.release(Weight::Regular) && is_marked(&live) && live.poll_idle(cx).is_ready());
+            }
+        }
+    }
+
+    #[test]
     fn who_looks_again_waits_once() {
         let live = Live::new();
         let (one, two) = (Arc::new(Silent), Arc::new(Silent));
