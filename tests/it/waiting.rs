@@ -6,6 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use testudo::{
     CancelScope, CauseKind, EffectiveDeadline, FinalizeExt, Runner, all_tasks, cancelled, catch_cancelled, checkpoint,
@@ -542,7 +543,7 @@ async fn timeout_that_passes_in_the_first_poll_cuts_what_waits_then() {
 /// A future that was pending wakes whoever polled it when its time has come; it need not be polled before.
 #[testudo::test(start_paused = true)]
 async fn timeout_wakes_though_nobody_polls_it_after_the_end_of_a_shorter_one_around_it() {
-    for looks in [false, true] {
+    for (looks, drops) in [(false, false), (false, true), (true, false), (true, true)] {
         let begun = Instant::now();
         let within = move_on_after(4 * S, pending::<()>());
         let mut inner = Box::pin(move_on_after(3 * S, async {
@@ -552,11 +553,16 @@ async fn timeout_wakes_though_nobody_polls_it_after_the_end_of_a_shorter_one_aro
             }
             within.await
         }));
-        assert!(move_on_after(2 * S, timeout(S, inner.as_mut())).await.is_some_and(|inner| inner.is_err()));
+        let ends = timeout(S, inner.as_mut());
+        if drops {
+            assert!(timeout(S, move_on_after(2 * S, ends.map(drop).then(|()| pending::<()>()))).await.is_err());
+        } else {
+            assert!(move_on_after(2 * S, ends).await.is_some_and(|inner| inner.is_err()));
+        }
         let mut is_woken = false;
         let end =
             poll_fn(|cx| if std::mem::replace(&mut is_woken, true) { inner.as_mut().poll(cx) } else { Poll::Pending });
         assert_eq!(timeout(10 * S, end).await, Ok(None));
-        assert_eq!(begun.elapsed(), 3 * S, "{looks}");
+        assert_eq!(begun.elapsed(), 3 * S, "{looks} {drops}");
     }
 }

@@ -129,3 +129,18 @@ fn a_latch_below_what_has_ended_comes_to_an_end() {
         assert!(leaf.latch().is_some_and(|absorber| Arc::ptr_eq(&absorber, &middle)));
     });
 }
+
+#[test]
+fn tasks_that_are_cut_while_their_nursery_is_cancelled_again_have_the_cause_that_came_first() {
+    model(|| {
+        let (home, first) = (nursery(&root()), cause());
+        home.cancel(first.clone());
+        let other = spawn(&home, Node::cut);
+        let cancel = spawn(&home, |home| home.cancel(cause()));
+        let own = home.cut();
+        join(cancel);
+        for cut in [own, join(other), home.cut()] {
+            assert_eq!(cut, Some((false, first.clone())));
+        }
+    });
+}

@@ -231,6 +231,23 @@ fn a_bud_that_ends_together_with_the_one_around_it_leaves_nothing_behind() {
     });
 }
 
+/// The future in the inner one has moved out, and was not polled there yet.
+#[test]
+fn a_bud_in_one_that_ends_is_given_by_that_whoever_looks_meanwhile() {
+    model(|| {
+        let home = scope(&root());
+        let outer = Region::planted(&home).expect("nothing is cancelled");
+        let inner = outer.seat.as_ref().and_then(planted_in).expect("nothing is cancelled");
+        let look = spawn(&home, nodes_in);
+        let left = outer.seat.and_then(BudSeat::end).map(|(_, orphans)| orphans);
+        join(look);
+        let (frame, hold) = inner.claim();
+        drop(hold);
+        assert!(matches!(left.as_deref(), Some([orphan]) if Arc::ptr_eq(orphan, frame.node())), "{left:?}");
+        assert!(is_region_in(&home, &frame));
+    });
+}
+
 #[test]
 fn a_bud_holds_the_frame_around_it_in_each_poll_that_sees_the_cancel() {
     model(|| {
