@@ -566,3 +566,31 @@ async fn timeout_wakes_though_nobody_polls_it_after_the_end_of_a_shorter_one_aro
         assert_eq!(begun.elapsed(), 3 * S, "{looks} {drops}");
     }
 }
+
+/// The cancel makes nodes of all three, and the innermost is not polled since.
+#[testudo::test(start_paused = true)]
+async fn timeout_wakes_though_nobody_polls_it_after_what_is_around_it_was_looked_into_and_has_ended() {
+    let begun = Instant::now();
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let cancels = plain_task(async move {
+        sleep(S / 2).await;
+        handle.cancel("test");
+    });
+    let body = async {
+        let mut inner = Box::pin(move_on_after(3 * S, pending::<()>()));
+        let outer = async {
+            assert!(is_pending(inner.as_mut()).await);
+            sleep(S).await;
+        };
+        assert_eq!(move_on_after(2 * S, outer).await, Some(()));
+        let mut is_woken = false;
+        let end =
+            poll_fn(|cx| if std::mem::replace(&mut is_woken, true) { inner.as_mut().poll(cx) } else { Poll::Pending });
+        assert_eq!(timeout(10 * S, end).await, Ok(None));
+        assert_eq!(begun.elapsed(), 3 * S);
+    };
+    scope.run(CancelScope::new().shielded(true).run(body)).await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), 3 * S);
+    cancels.await.unwrap();
+}
