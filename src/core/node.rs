@@ -120,6 +120,8 @@ const LATCHED: usize = 1 << 3;
 const UNWINDS: usize = 1 << 4;
 /// A shield outside was cut off by force: shields inside it hold nothing any more.
 const PIERCED: usize = 1 << 5;
+/// Each of these cancels a node, and is never taken back.
+const FOR_GOOD: usize = REQUESTED | LATCHED | PIERCED;
 /// A shield whose caller was dropped.
 const RESCUED: usize = 1 << 6;
 /// A parent is cancelled, as far as its visit has come.
@@ -202,6 +204,11 @@ impl<H> Node<H> {
     /// One load, at any depth.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.has(CANCELLED)
+    }
+
+    /// True if nothing un-cancels it any more (invariant 2).
+    fn is_cancelled_for_good(&self) -> bool {
+        self.has(FOR_GOOD)
     }
 
     pub(crate) fn is_requested(&self) -> bool {
@@ -317,7 +324,7 @@ impl<H> Node<H> {
         let old = self.bits.load(Ordering::Relaxed);
         let was = old & CANCELLED != 0;
         let above = tree.any_parent(Node::is_cancelled);
-        let now = (old | force) & (REQUESTED | LATCHED | PIERCED) != 0 || (old & SHIELDED == 0 && above);
+        let now = (old | force) & FOR_GOOD != 0 || (old & SHIELDED == 0 && above);
         let flags = if now { CANCELLED } else { 0 } | if above { ABOVE } else { 0 };
         self.bits.store((old & !(CANCELLED | ABOVE)) | force | flags, Ordering::Release);
         let unexplained = now && tree.causes.first().is_none();

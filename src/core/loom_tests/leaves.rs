@@ -6,7 +6,7 @@ use std::task::Waker;
 use super::super::frame::Verdict;
 use super::super::node::{self, Leaf, TaskKey};
 use super::super::sync::{Arc, model};
-use super::{Bell, Frame, Hold, Node, Poller, WakerId, cause, join, nursery, root, spawn};
+use super::{Bell, Frame, Hold, Node, Poller, WakerId, cause, join, nursery, root, scope, spawn};
 
 type LeafSeat = node::LeafSeat<()>;
 type Member = node::Member<()>;
@@ -119,6 +119,40 @@ fn a_leaf_that_becomes_a_frame_while_its_nursery_is_cancelled_is_woken_or_sees_i
         join(cancel);
         assert!(join(look).is_some_and(|frame| frame.is_cancelled()));
         assert!(task.settle(first), "a wake was lost");
+    });
+}
+
+/// As long as a shield may un-cancel its nursery.
+#[test]
+fn a_leaf_that_was_woken_by_a_cancel_that_is_taken_back_is_woken_by_the_next() {
+    model(|| {
+        let outer = scope(&root());
+        let home = nursery(&outer);
+        let (mut task, _) = Task::listed(&home);
+        let first = task.poll();
+        let cancel = spawn(&outer, |outer| outer.cancel(cause()));
+        home.set_shielded(true);
+        join(cancel);
+        let second = task.settle(first);
+        home.cancel(cause());
+        assert!(task.settle(second), "a wake was lost");
+    });
+}
+
+#[test]
+fn a_leaf_whose_waker_another_cancel_has_taken_is_woken_by_that() {
+    model(|| {
+        let outer = scope(&root());
+        let home = nursery(&outer);
+        let (mut task, member) = Task::listed(&home);
+        let first = task.poll();
+        let above = spawn(&outer, |outer| outer.cancel(cause()));
+        let alone = spawn(&member, cancel_alone);
+        home.cancel(cause());
+        let second = task.settle(first);
+        join(above);
+        join(alone);
+        assert!(task.settle(second), "a wake was lost");
     });
 }
 

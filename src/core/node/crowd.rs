@@ -52,7 +52,8 @@ impl<H> Crowd<H> {
             self.wakers.extend(tree.region.iter().filter_map(|frame| frame.take_waker()));
         }
         let end = tree.tasks.bound().min(self.next + Self::BATCH);
-        self.wakers.extend((self.next..end).filter_map(|key| tree.tasks.get(key)?.waker()));
+        let for_good = node.is_cancelled_for_good();
+        self.wakers.extend((self.next..end).filter_map(|key| tree.tasks.get_mut(key)?.waker(for_good)));
         let is_done = end >= tree.tasks.bound();
         drop(tree);
         self.next = if is_done { 0 } else { end };

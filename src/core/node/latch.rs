@@ -1,6 +1,6 @@
 //! The absorber of a cancel, fixed at the moment of a cut.
 
-use super::{ABOVE, CANCELLED, LATCHED, Node, PIERCED, REQUESTED, SHIELDED, Tree, UNWINDS, same};
+use super::{ABOVE, CANCELLED, LATCHED, Node, PIERCED, SHIELDED, Tree, UNWINDS, same};
 use crate::core::cause::Cause;
 use crate::core::sync::{Arc, MutexGuard, Ordering, yield_now};
 
@@ -143,7 +143,7 @@ impl<H> Node<H> {
     /// from here.
     fn is_end(&self, tree: &Tree<H>) -> bool {
         let goes_on = tree.parent.as_ref().is_some_and(|(parent, _)| self.goes_on_to(parent));
-        let own = self.has(REQUESTED | LATCHED | PIERCED) || self.info.kind.catches();
+        let own = self.is_cancelled_for_good() || self.info.kind.catches();
         let outside = || tree.outside.as_ref().is_some_and(|(node, _)| node.is_cancelled());
         self.is_cancelled() && !goes_on && (own || tree.parent.is_none() || outside())
     }

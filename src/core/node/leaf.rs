@@ -14,7 +14,8 @@ use crate::core::task::{TaskInfo, Traits};
 ///
 /// 1. A leaf becomes a frame at most once, under the lock of its nursery, and takes its waker along. If that is not the work of the
 ///    task itself, the nursery is marked with it: a task whose nursery has no mark has no frame that it does not know of.
-/// 2. The waker of a leaf stays: a cancel wakes by clones of it. So a task that is not looked into arms once.
+/// 2. The waker of a leaf stays as long as its nursery may go on: a cancel that may be taken back wakes by clones of it. So a task that is not
+///    looked into arms once. One that is woken for good is cut, or goes on in a frame, at the end of its next poll.
 /// 3. Only the task itself takes its place out of the list, at its end.
 pub(super) enum Listed<H> {
     Leaf(Leaf),
@@ -83,10 +84,11 @@ impl<H> Listed<H> {
         }
     }
 
-    /// The waker of whoever has to look again. The clone is made under the lock of the nursery: it is a waker of the runtime, or of the
-    /// set in which a nursery polls its children itself, and counts only.
-    pub(super) fn waker(&self) -> Option<Waker> {
+    /// The waker of whoever has to look again; `for_good`: the nursery stays cancelled. A clone is made under the lock of the nursery: it is
+    /// a waker of the runtime, or of the set in which a nursery polls its children itself, and counts only.
+    pub(super) fn waker(&mut self, for_good: bool) -> Option<Waker> {
         match self {
+            Self::Leaf(leaf) if for_good => leaf.take_waker(),
             Self::Leaf(leaf) => leaf.waker.clone(),
             Self::Frame(frame) => frame.take_waker(),
         }
