@@ -126,7 +126,7 @@ impl Host {
 #[inline]
 pub(crate) fn next_task_id() -> u64 {
     // Few, since people read them: where one thread spawns all there are no gaps, and else small ones.
-    const BLOCK: u64 = 64;
+    const BLOCK: u64 = 8;
     static IDS: Numbers<BLOCK> = Numbers::new();
     thread_local! { static LAST: Cell<u64> = const { Cell::new(Numbers::<BLOCK>::NONE) } }
     LAST.with(|last| IDS.next(last)).get()

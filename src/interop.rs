@@ -1,13 +1,14 @@
 //! Both ways between this crate and Tokio's own handles: join handles, join sets, `tokio_util`'s tokens.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::delivery::{cancelled, checkpoint};
-use crate::shield::shield_scoped;
+use crate::shield::ScopedShield;
 
 /// Something of Tokio's that runs tasks, and that a nursery can adopt.
 ///
@@ -72,7 +73,12 @@ impl<T: Send + 'static> Adoptable for JoinSet<T> {
 /// # Errors
 ///
 /// If a task panicked or was aborted by somebody else.
-pub async fn adopt<A: Adoptable>(mut tasks: A) -> Result<A::Output, JoinError> {
+#[track_caller]
+pub fn adopt<A: Adoptable>(tasks: A) -> impl Future<Output = Result<A::Output, JoinError>> {
+    join_or_abort(tasks, Location::caller())
+}
+
+async fn join_or_abort<A: Adoptable>(mut tasks: A, place: &'static Location<'static>) -> Result<A::Output, JoinError> {
     let ended = match select(pin!(tasks.join()), cancelled()).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(_) => None,
@@ -81,7 +87,7 @@ pub async fn adopt<A: Adoptable>(mut tasks: A) -> Result<A::Output, JoinError> {
         return result;
     }
     tasks.abort();
-    let result = shield_scoped(tasks.join()).await;
+    let result = ScopedShield::at(place, tasks.join()).await;
     if result.as_ref().is_err_and(JoinError::is_cancelled) {
         checkpoint().await; // The end of it, unless the cancel was taken back: then it is an error like any other.
     }

@@ -11,7 +11,7 @@ use crate::core::task::{TaskInfo, Traits};
 use crate::host::{self, Frame, Node};
 use crate::outcome::{Outcome, Panic, TaskOutput};
 use crate::region::{Cutting, End, Region};
-use crate::shield::shield_scoped;
+use crate::shield::ScopedShield;
 
 /// Polls the main future of a run as a task of its root.
 pub(crate) async fn run<F: Future>(root: &Arc<Node>, info: Info, main: F) -> End<F::Output> {
@@ -42,7 +42,7 @@ where
 {
     let info = Info::new(Kind::Task, place, clock::now());
     info.set_name("main".into());
-    let main = async move { if shielded { shield_scoped(main).await } else { main.await } };
+    let main = async move { if shielded { ScopedShield::at(place, main).await } else { main.await } };
     match run(root, info, main).await {
         End::Done(output) => match output.into_result() {
             Ok(value) => Outcome::Ok(value),

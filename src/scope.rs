@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,7 +68,12 @@ impl CancelScope {
     /// Returns a scope without deadline or shield.
     #[track_caller]
     pub fn new() -> Self {
-        Self { plan: Plan::new(Kind::Scope) }
+        Self::at(Location::caller())
+    }
+
+    /// The same, made on behalf of another place.
+    pub(crate) fn at(place: &'static Location<'static>) -> Self {
+        Self { plan: Plan::at(place, Kind::Scope) }
     }
 
     /// Gives the scope a name, for reports and dumps. The first name stays.

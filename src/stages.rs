@@ -259,7 +259,7 @@ impl<E: fmt::Display + Send + Sync + 'static> Conductor<E> {
         let Some(stage) = self.waiting[index].take() else { return };
         let (stop, stops) = watch::channel(false);
         let cx = StageCx { index, events: self.events.0.clone(), stop: stops };
-        let scope = CancelScope::new().name(Arc::clone(&stage.name));
+        let scope = CancelScope::at(stage.place).name(Arc::clone(&stage.name));
         self.started[index] = Some(Running { stop, scope: scope.handle(), budget: stage.budget });
         let end = End { cx: cx.clone(), event: Event::Failed(index) };
         let make = stage.make;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -34,7 +34,7 @@ use crate::report::{Event, Subject};
 #[doc(alias = "NonCancellable")]
 #[track_caller]
 pub fn shield_scoped<F: Future>(fut: F) -> ScopedShield<F> {
-    ScopedShield { body: Body::new(Plan::new(Kind::Shield), fut) }
+    ScopedShield::at(Location::caller(), fut)
 }
 
 pin_project! {
@@ -60,6 +60,11 @@ pin_project! {
 }
 
 impl<F> ScopedShield<F> {
+    /// The same as [`shield_scoped`], made on behalf of another place.
+    pub(crate) fn at(place: &'static Location<'static>, fut: F) -> Self {
+        Self { body: Body::new(Plan::at(place, Kind::Shield), fut) }
+    }
+
     /// Gives the shield a name, for reports and dumps.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         if let Some(plan) = self.body.plan() {

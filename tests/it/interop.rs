@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use testudo::{CancelScope, adopt, nursery};
-use tokio::task::{JoinError, JoinSet};
+use testudo::{CancelScope, adopt, dump, nursery};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::sleep;
+
+use crate::support::turns;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,29 @@ async fn a_cancel_aborts_an_adopted_task_and_waits_for_its_end() {
     });
     result.await.unwrap();
     assert_eq!(ended.load(Ordering::SeqCst), 1);
+}
+
+#[testudo::test]
+async fn the_shield_of_an_adopted_task_is_placed_where_it_was_adopted() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let result = nursery(|n| async move {
+        // It has begun by then, and nothing aborts it.
+        let (begun, has_begun) = oneshot::channel();
+        let handle = spawn_blocking(move || {
+            begun.send(()).unwrap();
+            held.recv().unwrap_err();
+        });
+        let task = n.spawn(adopt(handle));
+        has_begun.await.unwrap();
+        turns().await;
+        task.cancel("test");
+        turns().await;
+        let text = dump().to_string();
+        assert!(text.contains("shield at tests/it/interop.rs") && !text.contains("at src/"), "{text}");
+        drop(release);
+        Ok::<_, JoinError>(())
+    });
+    result.await.unwrap();
 }
 
 #[testudo::test(start_paused = true)]

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use futures_util::FutureExt;
 use testudo::{
     AbsorbCancel, CancelScope, CauseKind, Failed, FinalizeExt, Finished, Nursery, NurseryError, Outcome, Policy,
-    Runner, StartError, all_tasks, cancel, cancelled, current_task, drain, find, move_on_after, nursery, nursery_local,
-    root_nursery, shield, shield_scoped, shield_with, spawn,
+    Runner, StartError, all_tasks, cancel, cancelled, current_task, drain, dump, find, move_on_after, nursery,
+    nursery_local, root_nursery, shield, shield_scoped, shield_with, spawn,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -906,6 +906,8 @@ fn shielded_main_survives_any_number_of_cancels() {
             assert!(cancel("main", "adversity").unwrap());
             turns().await;
         }
+        let text = dump().to_string();
+        assert!(text.contains("shield at tests/it/ownership.rs") && !text.contains("at src/"), "{text}");
         Ok::<_, Infallible>(7)
     });
     assert_eq!(finished.outcome, Outcome::Ok(7));

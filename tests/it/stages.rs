@@ -3,10 +3,12 @@
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use testudo::{CancelScope, Event, NurseryError, Reporter, Runner, Stage, StageCx, Stages, shield, shutdown};
+use testudo::{
+    CancelScope, Event, NurseryError, Reporter, Runner, Stage, StageCx, Stages, dump, nursery, shield, shutdown,
+};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Log, S, overran};
+use crate::support::{Log, S, overran, turns};
 
 /// A stage that says when it is started, ready, told to stop, and over; each step takes a second.
 fn stage(log: &Log, names: [&'static str; 4], name: &'static str) -> Stage<&'static str> {
@@ -209,4 +211,17 @@ fn stages_that_can_not_be_ordered_are_refused() {
         Stages::new().with(plain("a")).with(plain("a"))
     });
     assert_eq!(twice, "two stages are named `a`");
+}
+
+#[testudo::test(start_paused = true)]
+async fn a_stage_is_placed_where_it_was_described() {
+    let run = nursery(|n| async move {
+        n.spawn(Stages::new().with(Stage::new("db", |_| pending())).run());
+        turns().await;
+        let text = dump().to_string();
+        assert!(text.contains("scope db at tests/it/stages.rs") && !text.contains("at src/"), "{text}");
+        n.cancel("test");
+        Ok::<_, NurseryError<&'static str>>(())
+    });
+    run.await.unwrap();
 }
