@@ -337,6 +337,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+    use crate::core::cause::{Cause, CauseKind};
     use crate::core::owner::Owner;
 
     struct Memory;
@@ -401,6 +402,24 @@ mod tests {
         assert_eq!(nursery.husks(), 6);
         assert!(nursery.remove_task(key, || Some(&waker)).is_some());
         assert_eq!(nursery.husks(), 7);
+    }
+
+    #[test]
+    fn a_cancel_that_stays_takes_the_waker_of_a_task_and_one_from_outside_leaves_it() {
+        let memory = Arc::new(Memory);
+        let waker = Waker::from(Arc::clone(&memory));
+        let armed = || {
+            let home = nursery(0, 0, &waker);
+            let key = add(&home, 7);
+            assert!(home.arm_leaf(key, &waker).is_none());
+            home
+        };
+        let (home, other) = (armed(), armed());
+        assert_eq!(Arc::strong_count(&memory), 4);
+        home.parent().expect("it is linked").cancel(Cause::new(CauseKind::Requested));
+        assert_eq!((home.is_cancelled(), Arc::strong_count(&memory)), (true, 4));
+        other.cancel(Cause::new(CauseKind::Requested));
+        assert_eq!((other.is_cancelled(), Arc::strong_count(&memory)), (true, 3));
     }
 
     #[test]
