@@ -304,9 +304,7 @@ impl<F: Future> Parts<'_, F> {
             let frame = Arc::clone(frame);
             return self.poll_cancelled(&frame, cx);
         }
-        if std::mem::take(&mut self.entry.saw_cancel) {
-            self.entry.slot.iter_mut().for_each(|current| current.track = None);
-        }
+        self.entry.forget_cancel();
         let poll = self.poll_inside(cx);
         if poll.is_pending() {
             self.entry.arm(cx.waker());
@@ -377,7 +375,9 @@ impl<F: Future> Parts<'_, F> {
             Cutting::Caught => frame.node().cause().map(|cause| (false, cause)),
         };
         let Some((goes_on, cause)) = cut else {
-            // A shield that was raised since the poll began has un-cancelled the region: it goes on (S5).
+            // A shield that was raised since the poll began has un-cancelled the region: it goes on (S5), unless it is cancelled again
+            // before it is armed.
+            self.entry.forget_cancel();
             self.entry.arm(cx.waker());
             return Poll::Pending;
         };
@@ -408,6 +408,13 @@ impl Entry {
     /// The frame of the region; not known while it is being polled.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
         self.slot.as_ref().and_then(Current::frame)
+    }
+
+    /// The cancel that the last poll has seen was taken back.
+    fn forget_cancel(&mut self) {
+        if std::mem::take(&mut self.saw_cancel) {
+            self.slot.iter_mut().for_each(|current| current.track = None);
+        }
     }
 
     /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.

@@ -107,8 +107,9 @@ impl Plain {
         cx: &mut Context<'_>,
     ) -> Result<Poll<End<F::Output>>, Grown> {
         let Some((goes_on, cause)) = self.home().cut() else {
-            // A shield that was raised since the poll began has un-cancelled the nursery: the task goes on (S5).
-            return self.arm(true, cx);
+            // A shield that was raised since the poll began has un-cancelled the nursery: the task goes on (S5), unless it is cancelled
+            // again before it is armed.
+            return self.arm(false, cx);
         };
         let discarded = self.discard_in(fut, true);
         Ok(Poll::Ready(End::cut(discarded, Cut { goes_on, cause })))

@@ -116,6 +116,37 @@ fn a_hold_that_is_released_while_its_frame_is_judged_leaves_it_awake_or_cut() {
     });
 }
 
+/// One poll in which nothing holds the frame: it is cut, or goes on because the cancel was taken back, before it is armed. True if it is cut.
+fn poll_unheld(poller: &mut Poller) -> bool {
+    if poller.frame.is_cancelled() {
+        poller.frame.begin(true);
+        if poller.frame.latch().is_some() {
+            return true;
+        }
+    }
+    poller.arm(false);
+    false
+}
+
+#[test]
+fn a_frame_that_is_cancelled_again_after_a_shield_was_raised_is_woken_or_cut() {
+    model(|| {
+        let outer = scope(&root());
+        let inner = scope(&outer);
+        outer.cancel(cause());
+        let mut poller = Poller::new(frame_of(&inner));
+        let raise = spawn(&inner, |inner| inner.set_shielded(true));
+        let lower = spawn(&inner, |inner| inner.set_shielded(false));
+        let mut is_cut = poll_unheld(&mut poller);
+        join(raise);
+        join(lower);
+        while !is_cut && poller.bell.take() {
+            is_cut = poll_unheld(&mut poller);
+        }
+        assert!(is_cut || !inner.is_cancelled(), "a wake was lost");
+    });
+}
+
 #[test]
 fn a_frame_that_loses_its_hold_and_is_cancelled_meanwhile_is_cut_in_the_end() {
     model(|| {

@@ -36,7 +36,8 @@ impl Task {
         if let Some(frame) = self.home.made_frame(self.key) {
             return self.poll_framed(frame);
         }
-        if self.home.is_cancelled() {
+        let saw_cancel = self.home.is_cancelled();
+        if saw_cancel && self.home.cut().is_some() {
             return true;
         }
         if self.armed {
@@ -47,6 +48,7 @@ impl Task {
             return self.poll_framed(frame);
         }
         self.armed = true;
+        // It was not when it was to be cut, or has not been since the poll began.
         if self.home.is_cancelled() {
             self.waker.wake_by_ref();
         }
@@ -136,6 +138,23 @@ fn a_leaf_that_was_woken_by_a_cancel_that_is_taken_back_is_woken_by_the_next() {
         let second = task.settle(first);
         home.cancel(cause());
         assert!(task.settle(second), "a wake was lost");
+    });
+}
+
+/// It is cancelled when its first poll begins, goes on because it is not when it would be cut, and is cancelled again before it is armed.
+#[test]
+fn a_leaf_that_is_cancelled_again_after_a_shield_was_raised_is_woken_or_cut() {
+    model(|| {
+        let outer = scope(&root());
+        let home = nursery(&outer);
+        outer.cancel(cause());
+        let (mut task, _) = Task::listed(&home);
+        let raise = spawn(&home, |home| home.set_shielded(true));
+        let lower = spawn(&home, |home| home.set_shielded(false));
+        let first = task.poll();
+        join(raise);
+        join(lower);
+        assert!(task.settle(first) || !home.is_cancelled(), "a wake was lost");
     });
 }
 
