@@ -26,7 +26,7 @@ use crate::shield;
 /// 1. The deadline of a node stands in the node; an entry only says when to look there. Both are changed under the lock of its part,
 ///    so whatever is in the tree has one entry, and what has ended has none (trio's T17: a toggled deadline leaks nothing). A bud has
 ///    one by its place from when it is planted on, unless one around it is cancelled no later by its own, and cancels it; its owner puts
-///    one for the node there when it gets to know that, and what goes on after the end of the one around gets it then.
+///    one for the node there when it gets to know that, and what goes on without the one around gets it when it moves, or when that ends.
 /// 2. A node is in the queue of the runtime that it lives on. One whose deadline is set while it moves between two of them may leave
 ///    an entry behind, which is harmless.
 /// 3. The part of a node is told by its address, so that whoever sets its deadline finds it; that of a bud is the one of the thread that
@@ -187,10 +187,12 @@ pub(crate) fn keep(node: &Arc<Node>) {
     }
 }
 
-/// The same for what goes on after the end of what was around it, and for all that is inside: as long as that would have been cancelled
-/// no later, it had no entry. What is in a nursery has always had one.
+/// The same for what goes on without what was around it, and for all that is inside: as long as that would have been cancelled no later,
+/// it had no entry, so its time may be over. What is in a nursery has always had one.
 pub(crate) fn keep_all(node: &Arc<Node>) {
-    keep(node);
+    if node.deadline().is_some() {
+        begin(node, clock::now());
+    }
     if node.owner.is_none() {
         node.inside().nodes.iter().for_each(keep_all);
     }

@@ -35,7 +35,7 @@ use super::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 ///
 /// 1. *Cancelled* = requested, latched or pierced, or not shielded and a parent is cancelled. It is recomputed from the parent
 ///    under the parent's lock and the node's own, never set blindly (M5): whoever changes a parent visits its children after
-///    the change, so the last visit computes from the last state.
+///    the change, so the last visit computes from the last state. Whatever is cancelled has a cause.
 /// 2. *Requested*, *latched*, *unwinds* and *pierced* are never taken back. *Shielded* and, with it, *cancelled* may be.
 /// 3. Only the owner of a node (the future it belongs to, or who has adopted that) links and unlinks it, but for what its parent
 ///    finds in its list at its end and moves upwards; anybody may cancel it. A move is one step under the locks of the new parent
@@ -324,20 +324,19 @@ impl<H> Node<H> {
         let old = self.bits.load(Ordering::Relaxed);
         let was = old & CANCELLED != 0;
         let above = tree.any_parent(Node::is_cancelled);
-        let now = (old | force) & FOR_GOOD != 0 || (old & SHIELDED == 0 && above);
-        let flags = if now { CANCELLED } else { 0 } | if above { ABOVE } else { 0 };
-        self.bits.store((old & !(CANCELLED | ABOVE)) | force | flags, Ordering::Release);
-        let unexplained = now && tree.causes.first().is_none();
-        if unexplained {
+        let asked = (old | force) & FOR_GOOD != 0 || (old & SHIELDED == 0 && above);
+        if asked && tree.causes.first().is_none() {
             parent_tree.causes.first().cloned().into_iter().for_each(|cause| tree.causes.push(cause));
         }
+        // If there is none, it is the other parent that is cancelled, and its visit, which brings the cause, is still to come.
+        let now = asked && tree.causes.first().is_some();
+        let flags = if now { CANCELLED } else { 0 } | if above { ABOVE } else { 0 };
+        self.bits.store((old & !(CANCELLED | ABOVE)) | force | flags, Ordering::Release);
         if !now {
             tree.causes.clear();
         }
         match (was, now) {
             (a, b) if a != b || force != 0 => Look::Changed,
-            // The other parent is cancelled, and its visit, which brings the cause, came after one from this side.
-            _ if unexplained && tree.causes.first().is_some() => Look::Changed,
             // A shield that begins to hold something off starts its budget: its poller has to know.
             (false, false) if above => Look::HeldOff,
             _ => Look::Same,

@@ -18,7 +18,7 @@ use crate::ticket::{Regular, Ticket};
 pub(crate) struct Plain {
     ticket: Ticket<Regular>,
     key: TaskKey,
-    /// The waker is in the list of the nursery, and stays there.
+    /// The waker is in the list of the nursery, and stays there until a cancel takes it that stays.
     armed: bool,
 }
 

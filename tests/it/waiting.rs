@@ -1,5 +1,6 @@
 //! Regions that wait while nobody has looked into them, and what makes nodes of them.
 
+use std::cell::RefCell;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Barrier};
@@ -593,4 +594,33 @@ async fn timeout_wakes_though_nobody_polls_it_after_what_is_around_it_was_looked
     scope.run(CancelScope::new().shielded(true).run(body)).await.unwrap().unwrap();
     assert_eq!(begun.elapsed(), 3 * S);
     cancels.await.unwrap();
+}
+
+/// It moves inside of a scope that polls it no more until it has been woken.
+#[testudo::test(start_paused = true)]
+async fn timeout_that_leaves_a_shorter_one_inside_of_a_scope_wakes() {
+    let begun = Instant::now();
+    let mut inner = Box::pin(move_on_after(3 * S, pending::<()>()));
+    let mut polls = 0;
+    let moves = RefCell::new(Box::pin(CancelScope::new().run(poll_fn(move |cx| {
+        polls += 1;
+        if polls == 2 || polls == 3 { Poll::Pending } else { inner.as_mut().poll(cx) }
+    }))));
+    let mut shorter = Box::pin(move_on_after(2 * S, poll_fn(|cx| moves.borrow_mut().as_mut().poll(cx))));
+    assert!(is_pending(shorter.as_mut()).await);
+    let mut moved = Box::pin(poll_fn(|cx| moves.borrow_mut().as_mut().poll(cx)));
+    assert!(is_pending(moved.as_mut()).await);
+    drop(shorter);
+    assert_eq!(timeout(10 * S, moved).await.unwrap().unwrap(), None);
+    assert_eq!(begun.elapsed(), 3 * S);
+}
+
+/// The shorter one is not polled after its time.
+#[testudo::test(start_paused = true)]
+async fn timeout_that_leaves_a_shorter_one_after_its_time_is_over_at_once() {
+    let inner = RefCell::new(Box::pin(move_on_after(3 * S, pending::<()>())));
+    let mut shorter = Box::pin(move_on_after(2 * S, poll_fn(|cx| inner.borrow_mut().as_mut().poll(cx))));
+    assert!(is_pending(shorter.as_mut()).await);
+    sleep(10 * S).await;
+    assert!(!is_pending(Box::pin(poll_fn(|cx| inner.borrow_mut().as_mut().poll(cx))).as_mut()).await);
 }

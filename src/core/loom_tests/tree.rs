@@ -349,6 +349,24 @@ fn a_latch_races_with_a_cancel_below_the_outermost_and_one_of_them_absorbs() {
     });
 }
 
+/// A visit from the side that is not cancelled may find the flag of the other side before that has brought its cause; and what is latched
+/// without one would never be cut.
+#[test]
+fn an_exposed_node_is_never_cancelled_without_a_cause() {
+    model(|| {
+        let outside = scope(&root());
+        let shield = shield(&outside);
+        let exposed = scope(&shield);
+        exposed.expose(&outside);
+        let cancel = spawn(&outside, |outside| outside.cancel(cause()));
+        let visit = spawn(&shield, |shield| shield.set_shielded(true));
+        assert!(!exposed.is_cancelled() || exposed.cause().is_some());
+        join(cancel);
+        join(visit);
+        assert!(exposed.is_cancelled() && exposed.cause().is_some());
+    });
+}
+
 /// A visit from the side that is not cancelled may find the flag of the other side before that has brought its cause.
 #[test]
 fn an_exposed_frame_is_woken_once_its_cause_is_known() {
