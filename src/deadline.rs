@@ -183,7 +183,7 @@ impl BudTimer {
 /// Looks after the deadline of what was a bud until now.
 pub(crate) fn keep(node: &Arc<Node>) {
     if node.deadline().is_some() {
-        node.host().into_iter().for_each(|host| host.timers.arm(node));
+        host_of(node).into_iter().for_each(|host| host.timers.arm(node));
     }
 }
 
@@ -258,10 +258,15 @@ pub(crate) fn demand_timer(host: &Host) {
     );
 }
 
-/// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more.
-pub(crate) fn follow(node: &Arc<Node>, from: Option<&Arc<Node>>, to: &Node) {
+/// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more. On the
+/// same runtime, what has moved may have had no entry.
+pub(crate) fn follow(node: &Arc<Node>, from: Option<&Arc<Node>>, to: &Arc<Node>) {
     let Some(host) = to.host() else { return };
     if from.and_then(|from| from.host()).is_some_and(|old| Arc::ptr_eq(old, host)) {
+        if from.is_some_and(|from| !Arc::ptr_eq(from, to)) {
+            // What was around it may have cancelled it, or what is inside, no later.
+            keep_all(node);
+        }
         return;
     }
     if node.deadline().is_some() {
@@ -277,7 +282,7 @@ mod tests {
     use crate::core::parts::PARTS;
     use crate::current;
     use crate::host::lock;
-    use std::future::{Future, poll_fn};
+    use std::future::{Future, pending, poll_fn};
     use std::panic::Location;
     use std::pin::Pin;
     use std::sync::Mutex;
@@ -483,5 +488,21 @@ mod tests {
         assert_eq!(count(), Some(0));
         handle.set_deadline(handle.deadline());
         assert_eq!(count(), Some(0), "set after the end");
+    }
+
+    #[test]
+    fn deadline_that_moves_to_another_runtime_leaves_nothing_in_the_first() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (first, second) = (runtime(), runtime());
+        let mut moves = Box::pin(crate::CancelScope::new().timeout(Duration::from_secs(60)).run(pending::<()>()));
+        first.block_on(async {
+            assert!(is_pending(moves.as_mut()).await);
+            assert_eq!(count(), Some(1));
+        });
+        second.block_on(async {
+            assert!(is_pending(moves.as_mut()).await);
+            assert_eq!(count(), Some(1));
+        });
+        first.block_on(async { assert_eq!(count(), Some(0)) });
     }
 }

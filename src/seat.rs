@@ -149,10 +149,6 @@ impl Branch {
         let before = self.node.parent();
         self.link(&parent);
         deadline::follow(&self.node, before.as_ref(), &parent);
-        if before.is_none_or(|before| !Arc::ptr_eq(&before, &parent)) {
-            // What was around it may have cancelled it, or what is inside, no later.
-            deadline::keep_all(&self.node);
-        }
         let owned = outer.is_some_and(|outer| outer.is_owned());
         frame.set_owned(owned);
         self.arrive(owned);
