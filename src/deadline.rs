@@ -6,7 +6,8 @@ mod queue;
 mod tests;
 
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 pub(crate) use effective::check_current;
 pub use effective::{EffectiveDeadline, current_deadline};
@@ -37,6 +38,8 @@ use crate::shield;
 pub(crate) struct Timers {
     parts: Parts<Entries>,
     earlier: Notify,
+    /// Set once the runtime is known to have a timer.
+    has_timer: OnceLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -252,12 +255,17 @@ fn host_of(node: &Arc<Node>) -> Option<Arc<Host>> {
 
 /// # Panics
 ///
-/// Outside of any runtime nobody keeps deadlines.
+/// Outside of any runtime, and on one without a timer, nobody keeps deadlines.
 pub(crate) fn demand_timer(host: &Host) {
-    assert!(
-        host.handle.is_some(),
-        "a deadline needs a Tokio runtime with its timer enabled, and this future is polled outside of any"
-    );
+    let handle = host.handle.as_ref();
+    let handle = handle
+        .expect("a deadline needs a Tokio runtime with its timer enabled, and this future is polled outside of any");
+    host.timers.has_timer.get_or_init(|| {
+        let _inside = handle.enter();
+        // A runtime does not say whether it has one. Tokio panics here, with the hint what to enable, rather than where the deadlines are
+        // kept, where nobody would be told.
+        drop(tokio::time::sleep(Duration::ZERO));
+    });
 }
 
 /// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more. On the

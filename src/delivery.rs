@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
@@ -16,7 +15,7 @@ use crate::error::Cancelled;
 use crate::host::Frame;
 use crate::placed::Placed;
 use crate::plan::Plan;
-use crate::region::{Cutting, End, Region};
+use crate::region::{Cutting, End};
 use crate::seat::Seat;
 
 /// Returns whether the code that asks is cancelled.
@@ -184,25 +183,8 @@ impl<F: Future> Future for CatchCancelled<F> {
     type Output = Result<F::Output, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let end = ready!(self.project().placed.poll(cx));
-        Poll::Ready(match end {
-            End::Done(value) => Ok(value),
-            End::Cut(cut) => Err(Cancelled::new(cut.cause)),
-            End::Panicked(payload) => resume_unwind(payload),
-        })
+        self.project().placed.poll(cx).map(End::caught)
     }
-}
-
-/// Binds a region without a node of its own (one with a finalizer) to the frame in which it is polled.
-pub(crate) fn enter_inner<F: Future>(region: Pin<&mut Region<F>>, seat: &Seat) {
-    if region.is_entered() && !seat.has_moved() {
-        return;
-    }
-    let frame = match current::frame() {
-        Some(outer) => Frame::of_frame(outer),
-        None => Frame::of_node(crate::host::root(), false),
-    };
-    region.enter(frame);
 }
 
 impl<F> fmt::Debug for CatchCancelled<F> {

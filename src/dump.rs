@@ -9,7 +9,7 @@ use crate::clock::{self, Ticks};
 use crate::core::node::{BudView, Inside, Kind};
 use crate::host::{Member, Node};
 use crate::registry;
-use crate::report::Subject;
+use crate::report::{OneLine, Subject};
 use crate::task::TaskId;
 
 /// Everything that is alive in a run, or on a runtime: nurseries, scopes, shields and tasks, each inside what it is inside of.
@@ -220,18 +220,6 @@ fn state(node: &Node) -> &'static str {
     if node.is_cancelled() { "cancelled" } else { "running" }
 }
 
-/// Names and causes may be made of what somebody has sent: they must not make lines, nor move the cursor of a terminal.
-struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-impl fmt::Write for OneLine<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|char| match char.is_control() {
-            true => write!(self.0, "{}", char.escape_default()),
-            false => self.0.write_char(char),
-        })
-    }
-}
-
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let f = &mut OneLine(f);
@@ -310,6 +298,7 @@ pub(crate) mod fuzzed {
             assert_eq!(read["time_left"], json!(0.5));
         }
         assert_eq!(dump.to_string().lines().count(), texts.len(), "{dump}");
+        assert!(!texts.iter().any(|text| who(text).to_string().contains(char::is_control)), "{texts:?}");
 
         let events: Vec<Event> = texts.iter().map(|text| Event::Warning(text.clone().into())).collect();
         let shown: Vec<String> = events.iter().map(ToString::to_string).collect();

@@ -13,8 +13,7 @@ use futures_util::future::join_all;
 use pin_project_lite::pin_project;
 
 use crate::current;
-use crate::delivery::enter_inner;
-use crate::host::{self, Node};
+use crate::host::{self, Frame, Node};
 use crate::outcome::Panic;
 use crate::region::{Cutting, End, Region};
 use crate::report::{Event, Subject};
@@ -247,6 +246,18 @@ where
         self.finalizer = self.finalizer.take().map(|finalizer| finalizer.budget(budget));
         self
     }
+}
+
+/// Binds a region without a node of its own (one with a finalizer) to the frame in which it is polled.
+fn enter_inner<F: Future>(region: Pin<&mut Region<F>>, seat: &Seat) {
+    if region.is_entered() && !seat.has_moved() {
+        return;
+    }
+    let frame = match current::frame() {
+        Some(outer) => Frame::of_frame(outer),
+        None => Frame::of_node(host::root(), false),
+    };
+    region.enter(frame);
 }
 
 impl<F, C> Future for Finalized<F, C>

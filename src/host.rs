@@ -245,6 +245,11 @@ const CROWD_MAX: usize = 1024;
 /// Cancels a node, and says so to `tracing`.
 pub(crate) fn cancel(node: &Arc<Node>, cause: Cause) -> bool {
     trace::cancelled(node, &cause);
+    cancel_untold(node, cause)
+}
+
+/// The same when somebody else says so.
+pub(crate) fn cancel_untold(node: &Arc<Node>, cause: Cause) -> bool {
     node.cancel_and(cause, |crowd| match node.host() {
         Some(host) if crowd.tasks() > CROWD_MAX => {
             host.spawn(wake(crowd));

@@ -25,7 +25,7 @@ pub enum Outcome<T, E> {
     Cancelled(Cause),
     /// It panicked.
     Panicked(Panic),
-    /// The runtime was shut down under it, or had been before it began.
+    /// The runtime was shut down under it, or had been before it began; or it was dropped with its `nursery_local`.
     Lost,
 }
 
@@ -74,7 +74,9 @@ impl<T, E> Outcome<T, E> {
             Self::Err(error) => panic!("the task returned an error: {error:?}"),
             Self::Cancelled(cause) => panic!("the task was cancelled: {cause}"),
             Self::Panicked(panic) => panic.resume(),
-            Self::Lost => panic!("the task was lost: its runtime was shut down under it"),
+            Self::Lost => {
+                panic!("the task was lost: its runtime was shut down under it, or it was dropped with its nursery")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ mod leaf;
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -16,6 +16,7 @@ use tokio::task::coop::has_budget_remaining;
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Enter};
+use crate::error::Cancelled;
 use crate::host::{BudSeat, Frame, Hold, Left};
 use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
@@ -386,6 +387,15 @@ impl<F: Future> Parts<'_, F> {
 }
 
 impl<T> End<T> {
+    /// The end of what stops a cancel: the code around it runs on.
+    pub(crate) fn caught(self) -> Result<T, Cancelled> {
+        match self {
+            Self::Done(value) => Ok(value),
+            Self::Cut(cut) => Err(Cancelled::new(cut.cause)),
+            Self::Panicked(payload) => resume_unwind(payload),
+        }
+    }
+
     /// The end of what was cut, once it is `discarded`.
     fn cut(discarded: Result<(), Payload>, cut: Cut) -> Self {
         match discarded {

@@ -68,14 +68,15 @@ pub(crate) fn root() -> Arc<Node> {
     std::iter::successors(Some(node), |node| node.parent()).last().unwrap_or_else(host::root)
 }
 
-/// Returns all tasks of this run, or of this runtime if there is no run, in the order in which they began.
+/// Returns all tasks of this run, or of this runtime if there is no run, in the order of their numbers: those that one thread has begun
+/// are in the order in which they began.
 ///
 /// Main is one of them. The runner's own are not, nor are tasks that were begun with `tokio::spawn`.
 pub fn all_tasks() -> Vec<TaskRef> {
     tasks_in(&root())
 }
 
-/// The tasks of a root that have not ended, in the order in which they began.
+/// The tasks of a root that have not ended, in the order of their numbers.
 pub(crate) fn tasks_in(root: &Arc<Node>) -> Vec<TaskRef> {
     tasks_of(below(root).members)
 }
@@ -90,7 +91,7 @@ pub(crate) fn inside(root: &Arc<Node>, call: impl FnOnce()) {
     call();
 }
 
-/// The tasks among members that have not ended, in the order in which they began. A task with a node of its own is found twice.
+/// The tasks among members that have not ended, in the order of their numbers. A task with a node of its own is found twice.
 fn tasks_of(members: Vec<Member>) -> Vec<TaskRef> {
     let mut tasks: Vec<_> = members.into_iter().filter_map(TaskRef::new).filter(|task| !task.is_finished()).collect();
     tasks.sort_by_key(TaskRef::id);

@@ -1,6 +1,6 @@
 //! What a run or a tree has to say: events, who hears them, and the report at the end.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write};
 use std::panic::Location;
 use std::sync::Arc;
@@ -104,6 +104,7 @@ impl Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut OneLine(f);
         f.write_str(self.what)?;
         if let Some(name) = &self.name {
             write!(f, " `{name}`")?;
@@ -112,6 +113,18 @@ impl fmt::Display for Subject {
             write!(f, " [{status}]")?;
         }
         write!(f, " ({}:{}, {:.1?} old)", self.place.file(), self.place.line(), self.age)
+    }
+}
+
+/// Names and causes may be made of what somebody has sent: they must not make lines, nor move the cursor of a terminal.
+pub(crate) struct OneLine<W>(pub(crate) W);
+
+impl<W: fmt::Write> fmt::Write for OneLine<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|char| match char.is_control() {
+            true => write!(self.0, "{}", char.escape_default()),
+            false => self.0.write_char(char),
+        })
     }
 }
 

@@ -181,11 +181,17 @@ impl<E: fmt::Display + Send + Sync + 'static> Stages<E> {
     fn plan(&self) -> Plan {
         let place_of = |name: &Arc<str>| self.stages.iter().position(|stage| stage.name == *name);
         for (index, stage) in self.stages.iter().enumerate() {
-            assert!(place_of(&stage.name) == Some(index), "two stages are named `{}`", stage.name);
+            assert!(
+                place_of(&stage.name) == Some(index),
+                "two stages are named `{}`: give each a name of its own",
+                stage.name
+            );
         }
         let needs = |stage: &Stage<E>| {
             let index = |need| {
-                place_of(need).unwrap_or_else(|| panic!("stage `{}` needs `{need}`, which is not there", stage.name))
+                place_of(need).unwrap_or_else(|| {
+                    panic!("stage `{}` needs `{need}`, which is not there: add it with `Stages::with`", stage.name)
+                })
             };
             stage.needs.iter().map(index).collect()
         };

@@ -126,20 +126,20 @@ impl Eq for Cause {}
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, by) = match self.kind() {
-            CauseKind::Requested => ("cancelled", " by task "),
-            CauseKind::Deadline => ("deadline passed", " of task "),
-            CauseKind::Budget => ("shield used up its budget", " in task "),
-            CauseKind::Failed => ("task failed", ": "),
-            CauseKind::Panicked => ("task panicked", ": "),
-            CauseKind::Succeeded => ("another task succeeded first", ": "),
-            CauseKind::OnlyDaemons => ("only daemons were left", " of task "),
-            CauseKind::Dropped => ("the owner was dropped", " by task "),
-            CauseKind::MainEnded => ("main has ended", " in task "),
-            CauseKind::Stopped => ("the run was stopped", " by task "),
-        };
-        f.write_str(kind)?;
+        f.write_str(match self.kind() {
+            CauseKind::Requested => "cancelled",
+            CauseKind::Deadline => "deadline passed",
+            CauseKind::Budget => "shield used up its budget",
+            CauseKind::Failed => "task failed",
+            CauseKind::Panicked => "task panicked",
+            CauseKind::Succeeded => "another task succeeded first",
+            CauseKind::OnlyDaemons => "only daemons were left",
+            CauseKind::Dropped => "the owner was dropped",
+            CauseKind::MainEnded => "main has ended",
+            CauseKind::Stopped => "the run was stopped",
+        })?;
         if let Some(task) = self.task() {
+            let by = if self.kind() == CauseKind::Requested { " by task " } else { ": " };
             write!(f, "{by}{task}")?;
         }
         match self.reason() {
@@ -165,17 +165,19 @@ mod tests {
 
     #[test]
     fn each_kind_reads_as_a_sentence_of_its_own() {
+        let text = |kind| Cause::new(kind).to_string();
+        assert_eq!(text(CauseKind::Requested), "cancelled");
+        assert_eq!(text(CauseKind::Deadline), "deadline passed");
+        assert_eq!(text(CauseKind::Budget), "shield used up its budget");
+        assert_eq!(text(CauseKind::OnlyDaemons), "only daemons were left");
+        assert_eq!(text(CauseKind::Dropped), "the owner was dropped");
+        assert_eq!(text(CauseKind::MainEnded), "main has ended");
+        assert_eq!(text(CauseKind::Stopped), "the run was stopped");
         let text = |kind| Cause::by(kind, "T".into()).to_string();
         assert_eq!(text(CauseKind::Requested), "cancelled by task T");
-        assert_eq!(text(CauseKind::Deadline), "deadline passed of task T");
-        assert_eq!(text(CauseKind::Budget), "shield used up its budget in task T");
         assert_eq!(text(CauseKind::Failed), "task failed: T");
         assert_eq!(text(CauseKind::Panicked), "task panicked: T");
         assert_eq!(text(CauseKind::Succeeded), "another task succeeded first: T");
-        assert_eq!(text(CauseKind::OnlyDaemons), "only daemons were left of task T");
-        assert_eq!(text(CauseKind::Dropped), "the owner was dropped by task T");
-        assert_eq!(text(CauseKind::MainEnded), "main has ended in task T");
-        assert_eq!(text(CauseKind::Stopped), "the run was stopped by task T");
     }
 
     #[test]

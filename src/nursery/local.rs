@@ -162,14 +162,15 @@ where
         let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { panic!("{}", SpawnError::new(())) };
         let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born());
         let (child, task) = Child::leaf(fut, leaf, ticket);
-        let slot = Rc::new(Slot { outcome: RefCell::new(None), waker: RefCell::new(None) });
-        let fill = Rc::clone(&slot);
-        let child = child.map(move |outcome| fill.set(outcome));
+        let slot =
+            Rc::new(Slot { outcome: RefCell::new(None), is_filled: Cell::new(false), waker: RefCell::new(None) });
+        let fill = Fill(Rc::clone(&slot));
+        let child = child.map(move |outcome| fill.0.set(outcome));
         let child = InTurn { child, in_vain: Rc::clone(&self.queue.in_vain) };
         self.queue.incoming.borrow_mut().push(Box::pin(child));
         let waker = self.queue.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
-        LocalTask { slot, task }
+        LocalTask { slot: Some(slot), task }
     }
 
     /// Cancels the body and all children. See [`Nursery::cancel`].
@@ -192,24 +193,44 @@ impl<E> fmt::Debug for LocalNursery<'_, E> {
 /// Where a child leaves its outcome for its handle.
 struct Slot<T, E> {
     outcome: RefCell<Option<Outcome<T, Arc<E>>>>,
+    /// The outcome is there, or was.
+    is_filled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl<T, E> Slot<T, E> {
     fn set(&self, outcome: Outcome<T, Arc<E>>) {
         *self.outcome.borrow_mut() = Some(outcome);
+        self.is_filled.set(true);
         let waker = self.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A child of a [`nursery_local`]; the future of its [`Outcome`].
+/// The part of a child in its slot. A child that is dropped with its nursery leaves word of that.
+struct Fill<T, E>(Rc<Slot<T, E>>);
+
+impl<T, E> Drop for Fill<T, E> {
+    fn drop(&mut self) {
+        if !self.0.is_filled.get() {
+            self.0.set(Outcome::Lost);
+        }
+    }
+}
+
+/// A child of a [`nursery_local`]; the future of its [`Outcome`], which is [`Lost`](Outcome::Lost) if the child is dropped with its
+/// nursery.
 ///
 /// # Cancel safety
 ///
 /// Dropping it loses the outcome as far as this handle goes. The child is not touched.
+///
+/// # Panics
+///
+/// The future panics if it is polled again after it has given the outcome.
 pub struct LocalTask<T, E> {
-    slot: Rc<Slot<T, E>>,
+    /// None once the outcome has been returned.
+    slot: Option<Rc<Slot<T, E>>>,
     task: TaskRef,
 }
 
@@ -223,11 +244,14 @@ impl<T, E> LocalTask<T, E> {
 impl<T, E> Future for LocalTask<T, E> {
     type Output = Outcome<T, Arc<E>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.slot.outcome.borrow_mut().take() {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let slot = self.slot.as_ref().expect("the outcome of a task is returned once");
+        let outcome = slot.outcome.borrow_mut().take();
+        if let Some(outcome) = outcome {
+            self.slot = None;
             return Poll::Ready(outcome);
         }
-        let old = self.slot.waker.borrow_mut().replace(cx.waker().clone());
+        let old = slot.waker.borrow_mut().replace(cx.waker().clone());
         drop(old);
         Poll::Pending
     }

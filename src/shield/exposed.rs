@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, resume_unwind};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
@@ -130,12 +130,7 @@ impl<F: Future> Future for ExposedRun<F> {
     type Output = Result<F::Output, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let end = ready!(self.project().placed.poll(cx));
-        Poll::Ready(match end {
-            End::Done(value) => Ok(value),
-            End::Cut(cut) => Err(Cancelled::new(cut.cause)),
-            End::Panicked(payload) => resume_unwind(payload),
-        })
+        self.project().placed.poll(cx).map(End::caught)
     }
 }
 

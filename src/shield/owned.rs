@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::LocalKey;
@@ -152,10 +152,6 @@ where
         self.body.as_mut()?.as_mut().plan_pinned()
     }
 
-    fn begin(&mut self) {
-        self.after.capture();
-    }
-
     /// Hands the rest to the nearest open owner upwards. Its live count is taken before the frame around us gives up its own,
     /// which it does when the seat is left (S29).
     fn rescue(&mut self, body: Pin<Box<Body<F>>>, others: Vec<Rest>) {
@@ -170,7 +166,7 @@ where
     /// `others` have ended.
     pub(crate) fn launch(mut self, frame: Option<&Arc<Frame>>, others: Vec<Rest>) {
         let Some(mut body) = self.body.take() else { return };
-        self.begin();
+        self.after.capture();
         body.as_mut().enter_at(frame);
         self.rescue(body, others);
     }
@@ -198,16 +194,11 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let body = this.body.as_ref().expect("a shield is not polled after it has ended");
+        let body = this.body.as_mut().expect("a shield is not polled after it has ended");
         if body.is_new() {
-            this.begin();
+            this.after.capture();
         }
-        let Some(body) = &mut this.body else { return Poll::Pending };
-        let end = match body.as_mut().poll(cx) {
-            Poll::Ready(end) => end,
-            Poll::Pending => return Poll::Pending,
-        };
-        match end {
+        match ready!(body.as_mut().poll(cx)) {
             ShieldEnd::Done(value) => {
                 this.body = None;
                 Poll::Ready(value)

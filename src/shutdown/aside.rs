@@ -25,6 +25,16 @@ pub(crate) fn aside(call: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Tells the subscriber of the program, which is its code, too, if it listens.
+#[cfg(feature = "tracing")]
+pub(super) fn trace(tell: impl FnOnce() + Send + 'static) {
+    let subscriber = tracing::dispatcher::get_default(Clone::clone);
+    aside(move || tracing::dispatcher::with_default(&subscriber, tell));
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(super) fn trace(_: impl FnOnce()) {}
+
 /// Says what happened. That is put together aside as well, in the context of the run: its clock counts there.
 pub(super) fn report(root: &Arc<Node>, event: impl FnOnce(&Arc<Node>) -> Event + Send + 'static) {
     let root = Arc::clone(root);

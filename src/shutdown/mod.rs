@@ -58,6 +58,7 @@ use crate::registry;
 use crate::report::Event;
 use crate::shield::cut_shields;
 use crate::signal::Signal;
+use crate::trace;
 
 /// What a run knows of its own end.
 #[derive(Debug)]
@@ -292,10 +293,10 @@ impl Shutdown {
         }
         self.ready.send_replace(false);
         self.clock.enter(phase);
-        crate::trace::phase(phase);
+        aside::trace(move || trace::phase(phase));
         match phase {
             Phase::Initiated => self.story.note_alive(&run.root),
-            Phase::Cancelling => drop(host::cancel(&run.root, self.reason().cause())),
+            Phase::Cancelling => self.cancel(&run.root),
             Phase::Running
             | Phase::Draining
             | Phase::NotAccepting
@@ -304,6 +305,13 @@ impl Shutdown {
             | Phase::Finalizing
             | Phase::Exit => {}
         }
+    }
+
+    fn cancel(&self, root: &Arc<Node>) {
+        let cause = self.reason().cause();
+        let (told, why) = (Arc::clone(root), cause.clone());
+        aside::trace(move || trace::cancelled(&told, &why));
+        host::cancel_untold(root, cause);
     }
 
     /// To be dropped when the runtime is gone, also by a panic: nothing can keep the process any more, and the next run hears of later

@@ -1,5 +1,6 @@
 //! A line at the terminal while a stop takes long: what is being waited for, how long it may take, and what the next press does.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Shutdown;
 use crate::host::lock;
 use crate::registry;
+use crate::report::OneLine;
 
 /// What ends sooner needs no line.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,9 +42,11 @@ impl Shutdown {
     fn progress(&self) -> String {
         let alive = self.run.get().map(|run| registry::alive(&run.root)).unwrap_or_default();
         let names: Vec<&str> = alive.iter().map(|who| who.name().unwrap_or(who.what())).collect();
+        let mut shown = OneLine(String::new());
+        shown.write_str(&names.join(", ")).unwrap_or_default();
         let left = self.clock.left().map(|left| format!(", {left:.0?} left")).unwrap_or_default();
         let next = lock(&self.machine).next_press();
         // What the terminal has no room for is cut off at the end.
-        format!("{}{left}, Ctrl-C {next}; {} alive: {}", self.phase(), names.len(), names.join(", "))
+        format!("{}{left}, Ctrl-C {next}; {} alive: {}", self.phase(), names.len(), shown.0)
     }
 }

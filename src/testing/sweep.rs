@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, timeout};
 
 use super::place::{Search, Searched};
@@ -24,6 +24,9 @@ use crate::registry;
 use crate::report::{Event, Report, Subject};
 use crate::scope::{CancelScope, ScopeHandle};
 use crate::shutdown::{Budget, Run, Shutdown};
+
+/// The environment variable that names the cuts of all sweeps.
+const VARIABLE: &str = "TESTUDO_SWEEP";
 
 /// Asserts that an invariant holds wherever `run` is cancelled or dropped: [`Sweep::check`] with the defaults.
 ///
@@ -80,7 +83,7 @@ impl Sweep {
     /// If `cuts` is not of that form.
     #[track_caller]
     pub fn only(mut self, cuts: &str) -> Self {
-        self.only = Some(parse(cuts));
+        self.only = Some(parse("", cuts));
         self
     }
 
@@ -95,7 +98,7 @@ impl Sweep {
     /// # Panics
     ///
     /// If the invariant does not hold after a cut; the message is that of the [`Flaw`]. Also if it does not hold without
-    /// one, and inside of a Tokio runtime.
+    /// one, inside of a Tokio runtime, and if `TESTUDO_SWEEP` names no cuts.
     #[track_caller]
     pub fn check<S, T, H: Holds>(
         self,
@@ -110,19 +113,24 @@ impl Sweep {
     ///
     /// # Panics
     ///
-    /// Inside of a Tokio runtime.
+    /// Inside of a Tokio runtime, and if `TESTUDO_SWEEP` names no cuts.
     ///
     /// # Errors
     ///
     /// The first cut after which the invariant does not hold.
+    #[track_caller]
     pub fn try_check<S, T, H: Holds>(
         self,
         setup: impl Fn() -> S,
         run: impl AsyncFn(&S) -> T,
         invariant: impl Fn(&S) -> H,
     ) -> Result<Swept, Flaw> {
-        let only = self.only.or_else(|| std::env::var("TESTUDO_SWEEP").ok().map(|cuts| parse(&cuts)));
-        let trial = Trial { setup, run, invariant, patience: self.patience };
+        assert!(
+            Handle::try_current().is_err(),
+            "a sweep makes runtimes of its own: call it in a plain `#[test]`, not inside of a Tokio runtime"
+        );
+        let only = self.only.or_else(|| std::env::var(VARIABLE).ok().map(|cuts| parse(&format!("{VARIABLE}="), &cuts)));
+        let trial = Trial { setup, run, invariant, patience: self.patience, makes_all_cuts: only.is_some() };
         let mut tally = Tally::default();
         if let Some(cuts) = only {
             tally.run(&trial, cuts);
@@ -254,10 +262,11 @@ impl FromStr for Cut {
     }
 }
 
+/// `from`: what stands before the cuts where they are written.
 #[track_caller]
-fn parse(cuts: &str) -> Vec<Cut> {
+fn parse(from: &str, cuts: &str) -> Vec<Cut> {
     let parsed: Result<Vec<Cut>, ()> = cuts.split(',').map(str::parse).collect();
-    parsed.unwrap_or_else(|()| panic!("`{cuts}` names no cuts: write `cancel@1`, `drop@2` or `cancel@1,drop@2`"))
+    parsed.unwrap_or_else(|()| panic!("`{from}{cuts}` names no cuts: write `cancel@1`, `drop@2` or `cancel@1,drop@2`"))
 }
 
 fn shown(cuts: &[Cut]) -> String {
@@ -270,6 +279,8 @@ struct Trial<Setup, Run, Invariant> {
     run: Run,
     invariant: Invariant,
     patience: Duration,
+    /// Somebody has named the cuts: one that is not made shows nothing.
+    makes_all_cuts: bool,
 }
 
 /// What the runs so far have shown.
@@ -286,6 +297,8 @@ struct Ran {
     suspensions: usize,
     /// At the last cut: how long after the beginning, and what was open.
     cut: Option<(Duration, Vec<Subject>)>,
+    /// The first of the cuts that was not made, where each has to be.
+    missed: Option<Cut>,
     wrong: Vec<String>,
     events: Vec<Event>,
 }
@@ -301,7 +314,7 @@ impl Tally {
         self.runs += 1;
         self.suspensions = ran.suspensions;
         let suspensions = ran.suspensions;
-        if !ran.wrong.is_empty() {
+        if !ran.wrong.is_empty() || ran.missed.is_some() {
             self.flaws.push((cuts, ran));
         }
         suspensions
@@ -323,9 +336,10 @@ impl Tally {
 }
 
 fn describe(cuts: &[Cut], ran: &Ran, suspensions: usize, place: Option<String>, also: &[String]) -> String {
-    let mut lines = vec![match cuts {
-        [] => "fails without any cut".to_owned(),
-        cuts => {
+    let mut lines = vec![match (cuts, ran.missed) {
+        ([], _) => "fails without any cut".to_owned(),
+        (_, Some(cut)) => format!("`{cut}` has cut nothing off: of suspensions there are {suspensions}"),
+        (cuts, None) => {
             let each = cuts.iter().map(|cut| match cut.how {
                 How::Cancel => format!("a cancel at suspension {}", cut.at),
                 How::Drop => format!("a drop at suspension {}", cut.at),
@@ -411,6 +425,7 @@ where
             polled
         })
         .await;
+        ran.missed = due.next().filter(|_| self.makes_all_cuts).copied();
     }
 
     /// Where the run with these cuts is suspended for the time number `at`.
@@ -499,6 +514,6 @@ pub(crate) mod fuzzed {
     /// A text is no cut, or the cut is written so that it is read as the same.
     pub(crate) fn a_cut_is_read_as_it_is_written(bytes: Bytes<'_>) {
         let cuts: Vec<Cut> = bytes.rest().split(',').filter_map(|text| text.parse().ok()).collect();
-        assert!(cuts.is_empty() || parse(&shown(&cuts)) == cuts);
+        assert!(cuts.is_empty() || parse("", &shown(&cuts)) == cuts);
     }
 }

@@ -53,6 +53,30 @@ async fn closed() -> Nursery<Infallible> {
     nursery(|n| async move { Ok::<_, Infallible>(n) }).await.expect("nothing fails")
 }
 
+#[test]
+fn a_deadline_on_a_runtime_without_a_timer_says_so_to_whoever_waits() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("it can be built");
+    assert_eq!(runtime().block_on(move_on_after(S, ready(1))), Some(1), "it needs none");
+    let nursery = nursery(|_| pending::<Result<(), Infallible>>()).timeout(S);
+    for text in [
+        panic_of(|| runtime().block_on(move_on_after(S, pending::<()>()))),
+        panic_of(|| runtime().block_on(nursery)),
+        panic_of(|| runtime().block_on(shield(shield_with(|_| fail_after(S, pending::<()>()))))),
+    ] {
+        check(&text, &["enable_time"]);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_has_sent_makes_no_lines_in_a_report() {
+    let mut dropped = Box::pin(shield_scoped(pending::<()>()).name("a\nb\u{1b}[31m"));
+    assert!(poll_once(dropped.as_mut()).is_pending());
+    drop(dropped);
+    let report = drain(S).await.to_string();
+    check(&report, &["`a\\nb\\u{1b}[31m`"]);
+    assert!(!report.contains('\u{1b}'), "{report}");
+}
+
 #[testudo::test]
 async fn a_closed_nursery_gives_the_future_back_unpolled() {
     let (n, polls) = (closed().await, Arc::new(AtomicUsize::new(0)));

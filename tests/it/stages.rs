@@ -205,12 +205,12 @@ fn stages_that_can_not_be_ordered_are_refused() {
     });
     assert_eq!(circle, "these stages need each other in a circle: a needs b needs c");
     let unknown = refused(|| Stages::new().with(Stage::new("a", |_| async { Ok(()) }).needs("x")));
-    assert_eq!(unknown, "stage `a` needs `x`, which is not there");
+    assert_eq!(unknown, "stage `a` needs `x`, which is not there: add it with `Stages::with`");
     let twice = refused(|| {
         let plain = |name: &'static str| Stage::new(name, |_| async { Ok(()) });
         Stages::new().with(plain("a")).with(plain("a"))
     });
-    assert_eq!(twice, "two stages are named `a`");
+    assert_eq!(twice, "two stages are named `a`: give each a name of its own");
 }
 
 #[testudo::test(start_paused = true)]

@@ -118,6 +118,19 @@ fn cuts_that_are_none_are_refused() {
 }
 
 #[test]
+fn cuts_that_are_not_made_show_nothing() {
+    let flaw = Sweep::new().only("cancel@99").try_check(open, async |_: &Bank| sleep(S).await, |_| ()).unwrap_err();
+    let text = flaw.to_string();
+    assert!(text.starts_with("`cancel@99` has cut nothing off: of suspensions there are 1"), "{text}");
+}
+
+#[tokio::test]
+#[should_panic(expected = "call it in a plain `#[test]`")]
+async fn a_sweep_inside_of_a_runtime_says_where_it_belongs() {
+    drop(Sweep::new().try_check(open, async |_: &Bank| sleep(S).await, |_| ()));
+}
+
+#[test]
 fn what_fails_without_a_cut_is_not_blamed_on_one() {
     let flaw = Sweep::new().try_check(open, async |_: &Bank| sleep(S).await, |_| false).unwrap_err();
     assert_eq!(flaw.to_string(), "fails without any cut\n  invariant: it does not hold");

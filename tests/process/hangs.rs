@@ -57,6 +57,11 @@ fn hang_a_thread(scene: &str, runner: impl Fn() -> Runner) {
             std::panic::set_hook(Box::new(|_| sleep_for_ever()));
             hang(runner().reporter(Reporter::new(|_| panic!("the reporter panics"))), wedge());
         }
+        #[cfg(feature = "tracing")]
+        "hang_subscriber_hangs" => {
+            tracing::subscriber::set_global_default(Stuck).expect("it is the first");
+            hang(runner().budget(Duration::from_secs(20)), wedge());
+        }
         "hang_hook_hangs" => hang(runner().on_stop(|_| sleep_for_ever()), wedge()),
         "force_is_slow" => force_is_slow(runner()),
         "run_panics" => run_panics(runner()),
@@ -184,6 +189,33 @@ fn sleep_for_ever() {
     thread::sleep(Duration::from_secs(3600));
 }
 
+/// Writes what happens to a pipe that nobody reads.
+#[cfg(feature = "tracing")]
+struct Stuck;
+
+#[cfg(feature = "tracing")]
+impl tracing::Subscriber for Stuck {
+    fn enabled(&self, about: &tracing::Metadata<'_>) -> bool {
+        about.is_event()
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        sleep_for_ever();
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 struct PanicsInDrop;
 
 impl Drop for PanicsInDrop {
@@ -249,6 +281,21 @@ fn the_last_rung_comes_in_time_whatever_becomes_of_those_that_it_tells() {
         assert!(took < BUDGET + Duration::from_millis(500) + SLACK, "{scene} took {took:?}: {end:#?}");
         end.code(124);
     }
+}
+
+#[test]
+#[cfg(feature = "tracing")]
+fn each_press_is_heard_whatever_becomes_of_the_subscriber() {
+    let mut proc = Proc::scene("hang_subscriber_hangs");
+    proc.expect("ready");
+    // Each may be made to wait for a while, and the next is the same press meanwhile.
+    for _ in 0..50 {
+        if !proc.try_signal(SIGTERM) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    proc.exit().code(143);
 }
 
 #[test]
