@@ -145,7 +145,9 @@ where
     let acquire = shield_with(acquire).on_rescued(release_late);
     async move {
         let resource = acquire.await;
-        Finalized::new(using(resource.clone()), finalizer(resource), When::Always).await
+        let finalizer = finalizer(resource.clone());
+        // Called in there: it may panic before it has made its future.
+        Finalized::new(async move { using(resource).await }, finalizer, When::Always).await
     }
 }
 
@@ -195,8 +197,9 @@ pin_project! {
                     report_panic(frame.node(), payload);
                 }
                 // Without anything before it, the finalizer has begun, and its shield rescues itself.
+                // Not in the seat's frame, as below.
                 if let (Some(before), Some(finalizer)) = (this.before.take(), this.finalizer.take()) {
-                    finalizer.launch(this.seat.frame(), vec![before]);
+                    finalizer.launch(this.region.frame(), vec![before]);
                 }
                 return;
             }

@@ -46,8 +46,9 @@ pub(crate) struct Host {
     /// True while a runner is in charge: `testudo::spawn` is legal.
     pub(crate) is_run: bool,
     /// How far its run has come with stopping; none outside of a run.
+    /// Not kept: it keeps the root, and so the host.
     #[cfg(feature = "signal")]
-    pub(crate) shutdown: Option<Arc<Shutdown>>,
+    pub(crate) shutdown: Option<Weak<Shutdown>>,
     reporter: Option<Reporter>,
     unclaimed: Mutex<Vec<Event>>,
     /// Events that found no place among the unclaimed.
@@ -85,7 +86,7 @@ impl Host {
         reporter: Option<Reporter>,
         shutdown: Arc<Shutdown>,
     ) -> Self {
-        Self { budget, is_run: true, reporter, shutdown: Some(shutdown), ..Self::new(Some(handle)) }
+        Self { budget, is_run: true, reporter, shutdown: Some(Arc::downgrade(&shutdown)), ..Self::new(Some(handle)) }
     }
 
     /// Says what happened, to whoever is there to hear it, and keeps it for the report at the end.

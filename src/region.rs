@@ -18,7 +18,7 @@ use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Enter};
 use crate::error::Cancelled;
 use crate::host::{BudSeat, Frame, Hold, Left};
-use crate::rest::{Rest, collect, hand_on};
+use crate::rest::{Rest, after_panic, collect, collect_of_panic, hand_on};
 use crate::seat::Branch;
 
 pin_project! {
@@ -216,16 +216,19 @@ fn poll_future<F: Future>(
         Ok(Poll::Ready(value)) => End::Done(value),
         Err(payload) => End::Panicked(payload),
     };
-    Poll::Ready(match discard(fut, rests) {
+    Poll::Ready(match end {
         // The first panic is the reason, whatever the destructors do after it.
-        Err(payload) if !matches!(end, End::Panicked(_)) => End::Panicked(payload),
-        Ok(()) | Err(_) => end,
+        End::Panicked(payload) => {
+            drop(after_panic(|| discard(fut, rests)));
+            End::Panicked(payload)
+        }
+        End::Done(_) | End::Cut(_) => discard(fut, rests).map_or_else(End::Panicked, |()| end),
     })
 }
 
 /// Polls, and keeps what a panic has rescued on its way out of the poll. What was rescued otherwise is nobody's business here.
 fn collect_panic<T>(rests: &mut Vec<Rest>, poll: impl FnOnce() -> Result<T, Payload>) -> Result<T, Payload> {
-    let (rescued, result) = collect(poll);
+    let (rescued, result) = collect_of_panic(poll);
     match &result {
         Err(_) => rests.extend(rescued),
         Ok(_) => hand_on(rescued),

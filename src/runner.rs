@@ -433,7 +433,9 @@ impl Runner {
                 std::future::poll_fn(|cx| live.poll_daemons_only(cx)).await;
             }
             shutdown.happened(Happened::MainEnded);
-            drain_root(&root).await;
+            if let Some(live) = root.live() {
+                std::future::poll_fn(|cx| live.poll_idle(cx)).await;
+            }
             (outcome, shutdown.flush(at_end).await)
         });
         if !in_time {
@@ -492,14 +494,6 @@ type FinishedOf<O> = Finished<<O as TaskOutput>::Value, <O as TaskOutput>::Error
 /// How long the runtime may take to drop plain Tokio tasks after everything of ours has ended; blocking threads that are still
 /// busy then are left behind.
 const TEARDOWN: Duration = Duration::from_millis(100);
-
-/// Waits until the root owns nothing any more, and closes it.
-async fn drain_root(root: &Arc<Node>) {
-    let Some(live) = root.live() else { return };
-    while !live.close_if_idle() {
-        std::future::poll_fn(|cx| live.poll_idle(cx)).await;
-    }
-}
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {

@@ -290,7 +290,7 @@ impl<E: fmt::Display + Send + Sync + 'static> Conductor<E> {
         let Some(stage) = &self.started[index] else { return };
         stage.stop.send_replace(true);
         if let Some(budget) = stage.budget {
-            stage.scope.set_deadline(Some(Instant::now() + budget));
+            stage.scope.set_deadline(Instant::now().checked_add(budget));
         }
     }
 }

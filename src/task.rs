@@ -57,6 +57,16 @@ impl TaskRef {
         self.with_info(Subject::of_task)
     }
 
+    /// Reports an error or a panic that nobody looked at.
+    pub(crate) fn report_unseen<T, E: fmt::Display>(&self, outcome: &Outcome<T, Arc<E>>) {
+        let node = self.member.node();
+        match outcome {
+            Outcome::Err(error) => host::report(node, Event::Failed(self.subject(), error.to_string().into())),
+            Outcome::Panicked(panic) => host::report(node, Event::Panicked(self.subject(), panic.message().into())),
+            Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Lost => {}
+        }
+    }
+
     /// The same task, known beyond its end: how that came is asked later. None if it has come.
     #[cfg(feature = "signal")]
     pub(crate) fn kept(self) -> Option<Self> {
@@ -272,13 +282,9 @@ where
 }
 
 /// Reports an error or a panic that nobody looked at.
-pub(crate) fn report_unseen<T, E: fmt::Display>(frame: &Frame, outcome: &Outcome<T, Arc<E>>) {
-    let Some(task) = frame.task() else { return };
-    let who = Subject::of_task(task);
-    match outcome {
-        Outcome::Err(error) => host::report(frame.home(), Event::Failed(who, error.to_string().into())),
-        Outcome::Panicked(panic) => host::report(frame.home(), Event::Panicked(who, panic.message().into())),
-        Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Lost => {}
+pub(crate) fn report_unseen<T, E: fmt::Display>(frame: &Arc<Frame>, outcome: &Outcome<T, Arc<E>>) {
+    if let Some(task) = TaskRef::new(Member::Frame(Arc::clone(frame))) {
+        task.report_unseen(outcome);
     }
 }
 

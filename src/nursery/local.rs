@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, resume_unwind};
+use std::mem;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use super::Nursery;
 use super::child::Child;
+use super::fate;
 use super::run::{Body, Inner, Stage};
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
 use crate::core::owner::Owner;
@@ -81,6 +83,7 @@ where
         incoming: RefCell::default(),
         waker: RefCell::default(),
         in_vain: Rc::default(),
+        is_gone: Cell::new(false),
     });
     let handle = LocalNursery { queue: Rc::clone(&queue) };
     LocalNurseryRun {
@@ -109,6 +112,22 @@ struct Queue<'env, E> {
     waker: RefCell<Option<Waker>>,
     /// Polls of children in this turn after Tokio's coop budget was gone.
     in_vain: Rc<Cell<usize>>,
+    /// Its future was dropped: nobody polls what is spawned.
+    is_gone: Cell<bool>,
+}
+
+impl<E> Queue<'_, E> {
+    /// The future was dropped. Children that were never polled may hold the queue that holds them, and spawn more when they go.
+    fn drop_incoming(&self) {
+        loop {
+            let incoming = mem::take(&mut *self.incoming.borrow_mut());
+            if incoming.is_empty() {
+                break;
+            }
+            drop(incoming);
+        }
+        self.is_gone.set(true);
+    }
 }
 
 /// So many children are polled in a turn without a budget. They may need none; but if they do, each is pending and woken at once,
@@ -159,13 +178,15 @@ where
         <F::Output as ChildOutput<E>>::Value: 'env,
     {
         let node = &self.queue.nursery.node;
-        let Some(ticket) = Ticket::at(Arc::clone(node), Regular) else { panic!("{}", SpawnError::new(())) };
+        let ticket = if self.queue.is_gone.get() { None } else { Ticket::at(Arc::clone(node), Regular) };
+        let Some(ticket) = ticket else { panic!("{}", SpawnError::new(())) };
         let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born());
         let (child, task) = Child::leaf(fut, leaf, ticket);
-        let slot =
-            Rc::new(Slot { outcome: RefCell::new(None), is_filled: Cell::new(false), waker: RefCell::new(None) });
+        let unseen = fate::policy(node).handle_owns().then(|| Box::new(Unseen::new(task.clone())));
+        let (outcome, waker) = (RefCell::new(None), RefCell::new(None));
+        let slot = Rc::new(Slot { outcome, is_filled: Cell::new(false), waker, unseen });
         let fill = Fill(Rc::clone(&slot));
-        let child = child.map(move |outcome| fill.0.set(outcome));
+        let child = child.map(move |outcome| fill.fill(outcome));
         let child = InTurn { child, in_vain: Rc::clone(&self.queue.in_vain) };
         self.queue.incoming.borrow_mut().push(Box::pin(child));
         let waker = self.queue.waker.borrow_mut().take();
@@ -196,6 +217,8 @@ struct Slot<T, E> {
     /// The outcome is there, or was.
     is_filled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Set if the handle owns the outcome. Boxed, because it is rare.
+    unseen: Option<Box<Unseen<T, E>>>,
 }
 
 impl<T, E> Slot<T, E> {
@@ -205,10 +228,41 @@ impl<T, E> Slot<T, E> {
         let waker = self.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
     }
+
+    /// Nobody will look at the outcome.
+    fn discard(&self, outcome: Outcome<T, Arc<E>>) {
+        self.is_filled.set(true);
+        if let Some(unseen) = &self.unseen {
+            (unseen.report)(&unseen.task, &outcome);
+        }
+        drop(outcome);
+    }
+}
+
+/// How a failure is reported that nobody has looked at.
+struct Unseen<T, E> {
+    task: TaskRef,
+    report: fn(&TaskRef, &Outcome<T, Arc<E>>),
+}
+
+impl<T, E: fmt::Display> Unseen<T, E> {
+    fn new(task: TaskRef) -> Self {
+        Self { task, report: TaskRef::report_unseen }
+    }
 }
 
 /// The part of a child in its slot. A child that is dropped with its nursery leaves word of that.
 struct Fill<T, E>(Rc<Slot<T, E>>);
+
+impl<T, E> Fill<T, E> {
+    fn fill(self, outcome: Outcome<T, Arc<E>>) {
+        if Rc::strong_count(&self.0) > 1 {
+            return self.0.set(outcome);
+        }
+        // A panic in a destructor of the value is nobody's, as it is for a task of Tokio's; here it would end the siblings.
+        drop(catch_unwind(AssertUnwindSafe(|| self.0.discard(outcome))));
+    }
+}
 
 impl<T, E> Drop for Fill<T, E> {
     fn drop(&mut self) {
@@ -238,6 +292,16 @@ impl<T, E> LocalTask<T, E> {
     /// Cancels this child alone. See [`TaskRef::cancel`].
     pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
         self.task.cancel(reason)
+    }
+}
+
+impl<T, E> Drop for LocalTask<T, E> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let outcome = slot.outcome.borrow_mut().take();
+        if let Some(outcome) = outcome {
+            slot.discard(outcome);
+        }
     }
 }
 
@@ -303,9 +367,7 @@ pin_project! {
             let is_open = matches!(this.inner.stage(), Stage::Body | Stage::Joining);
             let result = this.region.discard();
             this.children.clear();
-            // Children that were never polled may hold the queue that holds them.
-            let incoming = std::mem::take(&mut *this.queue.incoming.borrow_mut());
-            drop(incoming);
+            this.queue.drop_incoming();
             if is_open {
                 // What was rescued from inside is owned by this nursery: somebody has to wait for it.
                 this.inner.orphan();

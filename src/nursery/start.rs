@@ -193,6 +193,8 @@ where
         let caller = current::branch(current::frame().as_ref());
         node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());
+        // It has no handle that could look at its outcome.
+        task.abandon();
         let frame = Frame::of_started(Arc::clone(&home), node, home.is_owned(), task);
         let (child, _) = Child::framed(fut, frame, ticket, Some(Arc::clone(&gate)));
         drop(runtime(&home).spawn(child));
@@ -259,7 +261,7 @@ impl<V, E> Drop for Start<V, E> {
     fn drop(&mut self) {
         let Some(mut run) = self.state.take() else { return };
         let mut state = lock(&run.gate.state);
-        let waiting = *state == State::Waiting;
+        let waiting = matches!(*state, State::Waiting | State::TooLate);
         if waiting {
             *state = State::TooLate;
         }

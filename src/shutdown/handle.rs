@@ -48,7 +48,7 @@ pub fn shutdown(reason: impl Into<Cow<'static, str>>) {
 
 /// The shutdown of the run that this code is in.
 pub(super) fn own() -> Option<Arc<Shutdown>> {
-    current::node().host().and_then(|host| host.shutdown.clone())
+    current::node().host()?.shutdown.as_ref()?.upgrade()
 }
 
 /// What the process knows of its runs.

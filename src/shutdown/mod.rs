@@ -26,7 +26,7 @@ mod systemd;
 mod timers;
 mod watchdog;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Wake, Waker};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -154,7 +154,9 @@ impl Shutdown {
         systemd::begin(self);
         // After the run was set: whoever finds none from now on has left its reason here before this look.
         let early = lock(&self.early).take();
-        if let Some(reason) = early.or_else(handle::take_early) {
+        // Taken all the same, or it would stop the next run as well.
+        let of_process = handle::take_early();
+        if let Some(reason) = early.or(of_process) {
             self.request(reason);
         }
     }
@@ -362,7 +364,7 @@ impl Shutdown {
     }
 
     fn waker(self: &Arc<Self>) -> Waker {
-        Waker::from(Arc::clone(self))
+        Waker::from(Arc::new(PartEnded(Arc::downgrade(self))))
     }
 }
 
@@ -386,13 +388,15 @@ impl Drop for Over {
     }
 }
 
-/// A task that takes part has ended.
-impl Wake for Shutdown {
+/// Woken when a task that takes part has ended. The tasks are kept by the shutdown, so they do not keep it.
+struct PartEnded(Weak<Shutdown>);
+
+impl Wake for PartEnded {
     fn wake(self: Arc<Self>) {
-        self.look_at_parts();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.look_at_parts();
+        self.0.upgrade().iter().for_each(Shutdown::look_at_parts);
     }
 }

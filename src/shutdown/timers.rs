@@ -1,7 +1,7 @@
 //! What of a shutdown runs on the runtime: the timers of its phases, and the hooks that await.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use futures_util::future::{join_all, select};
 use super::{Run, Shutdown};
 use crate::clock;
 use crate::core::phase::{Event as Happened, Phase};
-use crate::host::lock;
+use crate::host::{Node, lock};
 
 /// A hook of the program that awaits. It runs at most once.
 pub(crate) struct Hook(Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>);
@@ -90,13 +90,25 @@ async fn drain(shutdown: Arc<Shutdown>, hooks: Vec<Hook>) {
 }
 
 impl Shutdown {
-    /// Main has ended, and the root owns nothing any more: the last hooks run, within the reserve. True if they have ended.
+    /// Main has ended, and the root owns nothing any more: the last hooks run, within the reserve. Then it is closed, when what has begun
+    /// meanwhile in plain tasks has ended. True if the hooks have ended.
     pub(crate) async fn flush(self: &Arc<Self>, hooks: Vec<Hook>) -> bool {
         self.happened(Happened::Empty);
         let reserve = self.run.get().map_or(Duration::ZERO, |run: &Run| run.budget.reserve);
         let length = self.clock.left().map_or(reserve, |left| left.min(reserve));
         let in_time = hooks.is_empty() || tokio::time::timeout(length, run_hooks(hooks)).await.is_ok();
+        if let Some(run) = self.run.get() {
+            close(&run.root).await;
+        }
         self.happened(Happened::Flushed);
         in_time
+    }
+}
+
+/// Waits until the root owns nothing any more, and closes it.
+async fn close(root: &Node) {
+    let Some(live) = root.live() else { return };
+    while !live.close_if_idle() {
+        poll_fn(|cx| live.poll_idle(cx)).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Presses of a signal without a signal.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::runtime::Handle;
 
@@ -95,8 +95,9 @@ impl Signals {
     }
 
     pub(crate) fn connect(&self, control: Arc<Control>) -> Connection {
+        let connected = Arc::downgrade(&control);
         *lock(&self.sink) = Some(control);
-        Connection { signals: self.clone() }
+        Connection { signals: self.clone(), control: connected }
     }
 }
 
@@ -120,14 +121,16 @@ impl fmt::Debug for Signals {
 }
 
 /// A run listens as long as this lives.
-#[derive(Debug)]
 pub(crate) struct Connection {
     signals: Signals,
+    control: Weak<Control>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let sink = lock(&self.signals.sink).take();
+        // Another run may have connected itself since.
+        let is_own = |control: &mut Arc<Control>| std::ptr::eq(Arc::as_ptr(control), self.control.as_ptr());
+        let sink = lock(&self.signals.sink).take_if(is_own);
         drop(sink);
     }
 }

@@ -8,6 +8,7 @@ mod finalizers;
 mod found_by_fuzz;
 mod found_by_laws;
 mod found_by_mutants;
+mod found_by_review;
 mod found_by_stress;
 mod found_by_trio;
 mod interop;

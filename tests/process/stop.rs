@@ -39,6 +39,7 @@ pub(crate) fn play(scene: &str) {
         "stop_main_policy" => ready(runner().exit_policy(ExitPolicy::Main)),
         "stop_self" => stop_self(),
         "stop_early" => early(),
+        "stop_early_twice" => early_twice(),
         "stop_hook_hangs" => shielded(runner().on_stop(|_| thread::sleep(Duration::from_secs(3600)))),
         "stop_handler_hangs" => {
             let hang = |_: &testudo::Stop<'_>| thread::sleep(Duration::from_secs(3600));
@@ -115,6 +116,16 @@ fn early() -> ! {
     });
     say(&finished.report.stop().expect("it has stopped").reason().to_string());
     // The next run has not been asked for anything.
+    ready(runner())
+}
+
+fn early_twice() -> ! {
+    let first = runner();
+    first.handle().shutdown("by its handle");
+    shutdown("by the process");
+    let finished = first.run(pending::<()>());
+    say(&finished.report.stop().expect("it has stopped").reason().to_string());
+    // Both were of the first run.
     ready(runner())
 }
 
@@ -289,6 +300,13 @@ fn l40_late_waiters_outside_of_the_run_see_each_phase() {
 fn l42_a_request_before_any_run_is_that_of_the_next_one_only() {
     let mut proc = Proc::scene("stop_early");
     proc.expect("first poll").expect("before there was a run").expect("ready");
+    proc.signal(SIGTERM).end().code(0);
+}
+
+#[test]
+fn two_requests_before_a_run_stop_one() {
+    let mut proc = Proc::scene("stop_early_twice");
+    proc.expect("by its handle").expect("ready");
     proc.signal(SIGTERM).end().code(0);
 }
 

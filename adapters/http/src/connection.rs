@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use testudo::{CancelScope, is_cancelled};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::BoxError;
 use crate::doing::Doing;
@@ -105,7 +105,7 @@ impl Connection {
         if !stops.await {
             return End::Own;
         }
-        let mut young = pin!(timeout_at(self.born + self.linger, self.doing.wait_begun()));
+        let mut young = pin!(timeout(self.linger.saturating_sub(self.born.elapsed()), self.doing.wait_begun()));
         let ended = poll_fn(|cx| {
             if conn.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(true);

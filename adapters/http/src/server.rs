@@ -178,7 +178,8 @@ where
         let connections = {
             let (settings, part, tally) = (settings, &part, Arc::clone(&tally));
             nursery(move |n| async move {
-                let room = settings.connections_max.map(|max| Arc::new(Semaphore::new(max)));
+                let room =
+                    settings.connections_max.map(|max| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
                 let (part, name) = (part.as_ref(), Arc::clone(&settings.name));
                 let mut accepting = Accepting { listener, part, stop, room, name, pause: Duration::ZERO };
                 let hall = Hall { nursery: n, service, settings, gate, tally };

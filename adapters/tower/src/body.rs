@@ -32,12 +32,31 @@ pin_project! {
 pub(crate) struct Stream {
     /// Gone when the request was cut off.
     pub(crate) cut: oneshot::Receiver<Infallible>,
+    pub(crate) was_cut: bool,
     /// Dropped when the body has ended.
     pub(crate) ended: oneshot::Sender<Infallible>,
     pub(crate) waiting: Waiting,
 }
 
+/// Whether a request has been cut off.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IsCut {
+    Not,
+    /// Since the last frame. What is there goes out all the same: it was done.
+    Now,
+    /// Before the last frame. A body that always has one would go on for ever.
+    Before,
+}
+
 impl Stream {
+    fn look(&mut self, cx: &mut Context<'_>) -> IsCut {
+        if self.was_cut {
+            return IsCut::Before;
+        }
+        self.was_cut = Pin::new(&mut self.cut).poll(cx).is_ready();
+        if self.was_cut { IsCut::Now } else { IsCut::Not }
+    }
+
     fn end(mut self) {
         self.waiting.answered();
         drop(self.ended);
@@ -65,8 +84,9 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        // What is there goes out, also if the request is cut off at this moment: it was done.
-        if let Poll::Ready(frame) = inner.poll_frame(cx) {
+        let cut = this.stream.as_mut().map_or(IsCut::Not, |stream| stream.look(cx));
+        let frame = if cut == IsCut::Before { Poll::Pending } else { inner.poll_frame(cx) };
+        if let Poll::Ready(frame) = frame {
             let frame = frame.map(|frame| frame.map_err(Into::into));
             let has_ended =
                 !matches!(frame, Some(Ok(_))) || this.inner.as_ref().as_pin_ref().is_none_or(|b| b.is_end_stream());
@@ -75,15 +95,12 @@ where
             }
             return Poll::Ready(frame);
         }
-        let Some(stream) = this.stream else { return Poll::Pending };
-        match Pin::new(&mut stream.cut).poll(cx) {
-            Poll::Ready(_) => {
-                this.stream.take().into_iter().for_each(Stream::end);
-                this.inner.set(None);
-                Poll::Ready(Some(Err(Box::new(StreamCut(())))))
-            }
-            Poll::Pending => Poll::Pending,
+        if cut == IsCut::Not {
+            return Poll::Pending;
         }
+        this.stream.take().into_iter().for_each(Stream::end);
+        this.inner.set(None);
+        Poll::Ready(Some(Err(Box::new(StreamCut(())))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -94,7 +94,7 @@ impl RequestLayer {
     /// Without a limit, clients that give up and try again can pile up any amount of work that [finishes](OnDisconnect::Finish). All
     /// services made from this layer, and from its clones, share the limit.
     pub fn detached_max(mut self, max: usize) -> Self {
-        self.detached = Some(Arc::new(Semaphore::new(max)));
+        self.detached = Some(Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
         self
     }
 

@@ -160,12 +160,16 @@ async fn wait<R, E>(
         }
     };
     let end = CancelScope::new().shielded(true).run(end).await.unwrap_or(Err(CutOff::Stopping));
-    let waiting = guard.answered();
+    let mut waiting = guard.answered();
+    let is_streaming = matches!(&end, Ok(Ok((_, Some(_)))));
+    if !is_streaming {
+        waiting.answered();
+    }
     let (response, tie) = match end {
         Ok(answer) => answer?,
         Err(cut) => return Ok(cut.answer(is_grpc)),
     };
-    let stream = tie.map(|Tie { cut, ended }| Stream { cut, ended, waiting });
+    let stream = tie.map(|Tie { cut, ended }| Stream { cut, was_cut: false, ended, waiting });
     Ok(response.map(|body| TrackedBody::new(body, stream)))
 }
 

@@ -227,6 +227,20 @@ async fn a_stage_is_told_to_stop_in_its_order() {
     assert_eq!(*order.lock().unwrap(), ["http", "db"]);
 }
 
+#[testudo::test(start_paused = true)]
+async fn the_largest_settings_are_no_limits() {
+    let slow = get(|| async {
+        sleep(2 * SECOND).await;
+        "done"
+    });
+    let unlimited = |s: Server<_, _>| s.linger(Duration::MAX).connections_max(usize::MAX);
+    let (clients, server) = begin(Router::new().route("/", slow), unlimited);
+    let client = clients.send(GET).await;
+    sleep(SECOND).await;
+    let (text, _) = tokio::join!(read_all(client), server.stop());
+    assert!(text.ends_with("done"), "{text}");
+}
+
 /// A future that is one already.
 #[allow(dead_code, reason = "it is compiled")]
 fn a_server_is_send(server: Server<Queue, Router>) -> impl Future<Output = Served> + Send {

@@ -11,6 +11,8 @@ use testudo::{Event, Runner, catch_cancelled, nursery, shield};
 use testudo_tower::{BoxError, ClientGone, OnDisconnect, Owner, RequestLayer};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::support::{SECOND, call, get, wait_gone};
 
@@ -72,6 +74,32 @@ async fn a_client_that_has_its_answer_is_not_gone() {
     assert!(!gone.is_gone());
     assert_eq!(gone.wait_gone().now_or_never(), None);
     wait_gone("GET /").await;
+}
+
+/// Whether the client is gone for a handler that answers so after two seconds, once the answer has been read.
+async fn is_gone_after(layer: RequestLayer, answer: Result<&'static str, &'static str>) -> bool {
+    let (send, mut seen) = tokio::sync::mpsc::channel(1);
+    let service = tower::service_fn(move |request: http::Request<()>| {
+        let gone = request.extensions().get::<ClientGone>().unwrap().clone();
+        send.try_send(gone).unwrap();
+        async move {
+            sleep(2 * SECOND).await;
+            answer.map(|text| http::Response::new(text.to_owned()))
+        }
+    });
+    let answer = layer.layer(service).call(get("/")).await;
+    if let Ok(answer) = answer {
+        answer.into_body().collect().await.unwrap();
+    }
+    seen.recv().await.unwrap().is_gone()
+}
+
+#[testudo::test(start_paused = true)]
+async fn a_client_that_was_told_of_an_end_without_a_body_is_not_gone() {
+    let layer = || RequestLayer::new(OnDisconnect::Cancel);
+    assert!(!is_gone_after(layer(), Ok("")).await, "empty");
+    assert!(!is_gone_after(layer(), Err("no")).await, "an error");
+    assert!(!is_gone_after(layer().timeout(SECOND), Ok("late")).await, "504");
 }
 
 #[testudo::test(start_paused = true)]

@@ -78,3 +78,21 @@ async fn what_is_there_goes_out_though_the_request_is_cut() {
     wait_gone("GET /ready").await;
     assert_eq!(body.collect().await.unwrap().to_bytes(), "all");
 }
+
+#[testudo::test(start_paused = true)]
+async fn a_stream_that_always_has_a_frame_is_cut_as_others_are() {
+    let layer = RequestLayer::new(OnDisconnect::Finish).timeout(5 * SECOND);
+    let service = tower::service_fn(|_: Request<()>| async {
+        let endless = stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from("x"))));
+        Ok::<_, Infallible>(Response::new(StreamBody::new(endless)))
+    });
+    let mut body = layer.layer(service).call(get("/endless")).await.unwrap().into_body();
+    // A client that reads slowly.
+    for _ in 0..3 {
+        body.frame().await.unwrap().unwrap();
+        sleep(2 * SECOND).await;
+    }
+    body.frame().await.unwrap().unwrap();
+    assert!(body.frame().await.unwrap().unwrap_err().is::<StreamCut>());
+    assert!(body.frame().await.is_none());
+}

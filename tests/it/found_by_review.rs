@@ -1,0 +1,436 @@
+//! What reading the library against its rules has found.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::{Future, Ready, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join;
+use testudo::testing::{Effect, Signals};
+use testudo::{
+    CancelScope, FinalizeExt, LocalNursery, Nursery, Outcome, Policy, Reporter, Runner, Signal, Stage, Stages, adopt,
+    bracket, catch_cancelled, drain, nursery, nursery_local, root_nursery, shield, shutdown, shutdown_requested, spawn,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, block_in_place, yield_now};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Count, Log, S, blow_up, is_pending, plain_task, said, turns};
+
+fn runner() -> Runner {
+    Runner::new().current_thread().signals(false).reporter(None)
+}
+
+fn runtime(workers: usize) -> Runtime {
+    Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap()
+}
+
+/// Real time, where two runtimes or blocking threads are part of it.
+const SHORT: Duration = Duration::from_millis(50);
+
+#[test]
+fn what_a_run_was_given_is_dropped_with_it() {
+    for takes_part in [false, true] {
+        let (send, heard) = mpsc::channel();
+        let on_force = Count::default();
+        let kept = crate::support::OnDrop(on_force.clone());
+        let reporter = Reporter::new(move |event| drop(send.send(event.to_string())));
+        let finished = runner().reporter(reporter).on_force(move || assert_eq!(kept.0.get(), 0)).run(async move {
+            if takes_part {
+                spawn(async { drop(shutdown_requested().await) });
+                turns().await;
+            }
+        });
+        assert!(finished.outcome.is_ok());
+        assert_eq!(on_force.get(), 1, "{takes_part}");
+        assert_eq!(heard.recv_timeout(S), Err(mpsc::RecvTimeoutError::Disconnected), "{takes_part}");
+    }
+}
+
+#[test]
+fn a_stage_with_the_longest_budget_stops_in_its_order() {
+    let log = Log::default();
+    let (first, last) = (log.clone(), log.clone());
+    let stage = |name, log: Log| {
+        Stage::new(name, move |cx| async move {
+            cx.ready();
+            cx.stop_requested().await;
+            turns().await;
+            log.push(name);
+            Ok::<_, Infallible>(())
+        })
+    };
+    let asks = Stage::new("asks", |cx| async move {
+        cx.ready();
+        shutdown("enough");
+        Ok(())
+    });
+    let http = stage("http", first).needs("db").budget(Duration::MAX);
+    let end = runner().run(Stages::new().with(stage("db", last)).with(http).with(asks.needs("http")).run());
+    assert!(end.outcome.is_ok(), "{:?}", end.outcome);
+    assert_eq!(log.seen(), ["http", "db"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_started_children_that_nobody_looks_at_are_reported() {
+    let run = nursery(|n| async move {
+        for panics in [false, true] {
+            let child = n.task().name("child").start(move |started| async move {
+                started.started(());
+                yield_now().await;
+                if panics {
+                    blow_up("bang");
+                }
+                Err::<(), _>("boom")
+            });
+            child.await.unwrap();
+        }
+        Ok(())
+    });
+    run.policy(Policy::Supervise).await.unwrap();
+    assert_eq!(said(drain(S).await.events()), ["failed child: boom", "panicked child: bang"]);
+}
+
+#[test]
+fn failures_of_children_that_are_started_at_the_root_are_reported() {
+    let finished = runner().wait_for_tasks(true).run(async {
+        let child = root_nursery::<&str>().task().name("child").start(|started| async move {
+            started.started(());
+            yield_now().await;
+            Err::<(), _>("boom")
+        });
+        child.await.unwrap();
+    });
+    assert_eq!(said(finished.report.events()), ["failed child: boom"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_children_of_a_local_nursery_that_nobody_looks_at_are_reported() {
+    let fails = |panics| async move {
+        yield_now().await;
+        if panics {
+            blow_up("bang");
+        }
+        Err::<(), _>("boom")
+    };
+    let run = nursery_local(|n| async move {
+        drop(n.spawn(fails(false)));
+        let (late, seen) = (n.spawn(fails(true)), n.spawn(fails(false)));
+        turns().await;
+        drop(late);
+        assert!(matches!(seen.await, Outcome::Err(_)));
+        Ok(())
+    });
+    run.policy(Policy::Supervise).await.unwrap();
+    let heard = said(drain(S).await.events());
+    assert!(matches!(&heard[..], [first, last] if first.ends_with(": boom") && last.ends_with(": bang")), "{heard:?}");
+}
+
+/// A child says that it has started when its caller is cancelled already, and then the caller is dropped.
+async fn late_start(its_nursery_cancels: bool) {
+    let (lives, has_ended) = oneshot::channel::<()>();
+    let (open, opened) = oneshot::channel::<Nursery<Infallible>>();
+    let owner = nursery(|n| async move {
+        assert!(open.send(n).is_ok());
+        sleep(30 * S).await;
+        Ok::<_, Infallible>(())
+    });
+    let caller = async move {
+        let n = opened.await.unwrap();
+        let start = n.start(move |started| async move {
+            let _lives = lives;
+            let late = async move {
+                sleep(2 * S).await;
+                started.started(());
+                sleep(2 * S).await;
+            };
+            shield(late).await;
+            sleep(3600 * S).await;
+        });
+        let caller = CancelScope::new().timeout(S).run(start);
+        assert!(timeout(3 * S, caller).await.is_err());
+        if its_nursery_cancels {
+            sleep(3 * S).await;
+            n.cancel("enough");
+        }
+        assert!(timeout(10 * S, has_ended).await.is_ok(), "the child runs on");
+    };
+    drop(join(owner, caller).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_dropped_after_it_came_too_late_cancels_its_child() {
+    for its_nursery_cancels in [false, true] {
+        timeout(100 * S, late_start(its_nursery_cancels)).await.unwrap();
+    }
+}
+
+#[test]
+fn a_finalizer_that_waits_for_others_runs_also_if_it_is_dropped_outside_of_the_runtime() {
+    let (runtime, log) = (runtime(1), Log::default());
+    let (rest, end) = (log.clone(), log.clone());
+    let work = async move {
+        let mut inner = Box::pin(shield(async move {
+            sleep(SHORT).await;
+            rest.push("rest");
+        }));
+        assert!(is_pending(inner.as_mut()).await);
+        blow_up("boom");
+    };
+    let mut work = Box::pin(work.finally(async move { end.push("finalizer") }));
+    assert!(runtime.block_on(is_pending(work.as_mut())));
+    drop(work);
+    assert!(runtime.block_on(drain(5 * S)).left().is_empty());
+    assert_eq!(log.seen(), ["rest", "finalizer"]);
+}
+
+/// The panic is caught on its way by a scope, which drops the other half of the future then.
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_waits_for_what_a_panic_has_rescued_further_in() {
+    let log = Log::default();
+    let (rest, end) = (log.clone(), log.clone());
+    let held = shield(async move {
+        sleep(2 * S).await;
+        rest.push("rest");
+    });
+    let panics = async {
+        yield_now().await;
+        blow_up("boom");
+    };
+    let work = CancelScope::new().run(join(held, panics)).map(drop).finally(async move { end.push("finalizer") });
+    assert!(AssertUnwindSafe(work).catch_unwind().await.is_err());
+    assert_eq!(log.seen(), ["rest", "finalizer"]);
+}
+
+#[test]
+fn a_rescue_in_a_poll_that_blocks_on_it_goes_on_at_once() {
+    let runtime = runtime(2);
+    let (send, has_ended) = mpsc::channel();
+    let rescues = || async {
+        let run = nursery(|_| async {
+            // Its caller gives up; the nursery waits for the rest.
+            drop(timeout(SHORT, shield(sleep(2 * SHORT))).await);
+            Ok::<_, Infallible>(())
+        });
+        drop(run.await);
+    };
+    let _inside = runtime.enter();
+    drop(plain_task(async move {
+        let blocks = async { block_in_place(|| Handle::current().block_on(rescues())) };
+        blocks.on_cancel(async {}).await;
+        send.send(()).unwrap();
+    }));
+    let end = has_ended.recv_timeout(5 * S);
+    runtime.shutdown_background();
+    assert!(end.is_ok(), "it hangs");
+}
+
+#[test]
+fn a_rescue_in_a_future_with_a_finalizer_goes_to_its_own_runtime() {
+    let (one, two, done) = (runtime(1), runtime(1), Count::default());
+    let counts = done.clone();
+    let mut held = Box::pin(shield(async move {
+        sleep(2 * SHORT).await;
+        counts.add();
+    }));
+    assert!(one.block_on(is_pending(held.as_mut())));
+    let drops = async move {
+        drop(held);
+        yield_now().await;
+    };
+    two.block_on(drops.on_cancel(async {}));
+    drop(two);
+    let report = one.block_on(drain(5 * S));
+    assert_eq!(done.get(), 1, "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bracket_releases_also_if_its_use_panics_before_it_has_a_future() {
+    let released = Count::default();
+    let counts = released.clone();
+    let using = |_: u32| -> Ready<()> {
+        blow_up("in the use");
+        unreachable!("it has panicked")
+    };
+    let work = bracket(|_| async { 1 }, using, move |_| async move { counts.add() });
+    assert!(AssertUnwindSafe(work).catch_unwind().await.is_err());
+    assert_eq!(released.get(), 1);
+}
+
+/// A set of a task that ends with `first` and of a thread that ends well, after both were cancelled.
+async fn adopted<F>(first: F) -> Result<Vec<u8>, bool>
+where
+    F: Future<Output = u8> + Send + 'static,
+{
+    let (open, gate) = mpsc::channel::<()>();
+    let (begin, has_begun) = oneshot::channel();
+    let mut set = JoinSet::new();
+    set.spawn(first);
+    set.spawn_blocking(move || {
+        begin.send(()).unwrap();
+        gate.recv().unwrap_or_default();
+        2
+    });
+    let scope = CancelScope::new();
+    let handle = scope.handle();
+    let mut run = Box::pin(scope.run(adopt(set)));
+    assert!(is_pending(run.as_mut()).await);
+    has_begun.await.unwrap();
+    turns().await;
+    assert!(is_pending(run.as_mut()).await, "the first is known by now");
+    handle.cancel("enough");
+    assert!(is_pending(run.as_mut()).await);
+    drop(open);
+    run.await.unwrap().map_err(|error| error.is_panic())
+}
+
+#[tokio::test]
+async fn an_adopted_set_that_is_cancelled_loses_neither_values_nor_panics() {
+    assert_eq!(adopted(async { 1 }).await, Ok(vec![1, 2]));
+    let panics = async {
+        blow_up("boom");
+        0
+    };
+    assert_eq!(adopted(panics).await, Err(true));
+}
+
+/// Spawns itself again when it is dropped, so many times.
+struct Respawn(LocalNursery<'static, Infallible>, u32);
+
+impl Drop for Respawn {
+    fn drop(&mut self) {
+        if let Some(left) = self.1.checked_sub(1) {
+            let next = Self(self.0.clone(), left);
+            drop(self.0.spawn(async move {
+                let _next = next;
+                pending::<()>().await;
+            }));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_destructors_spawn_into_a_dropped_local_nursery_goes_with_it() {
+    let mut run = Box::pin(nursery_local(|n: LocalNursery<'static, Infallible>| async move {
+        let next = Respawn(n.clone(), 2);
+        drop(n.spawn(async move {
+            let _next = next;
+            pending::<()>().await;
+        }));
+        pending::<Result<(), Infallible>>().await
+    }));
+    assert!(is_pending(run.as_mut()).await);
+    drop(run);
+    let report = drain(60 * S).await;
+    assert!(report.left().is_empty(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_outlives_its_dropped_local_nursery_spawns_nothing() {
+    let slot: Rc<RefCell<Option<LocalNursery<'static, Infallible>>>> = Rc::default();
+    let put = Rc::clone(&slot);
+    let mut run = Box::pin(nursery_local(move |n: LocalNursery<'static, Infallible>| {
+        *put.borrow_mut() = Some(n);
+        async {
+            shield(sleep(5 * S)).await;
+            Ok(())
+        }
+    }));
+    assert!(is_pending(run.as_mut()).await);
+    drop(run);
+    let n = slot.borrow_mut().take().unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(n.spawn(async {})))).is_err(), "it was taken");
+    let began = Instant::now();
+    assert!(drain(60 * S).await.left().is_empty());
+    assert_eq!(began.elapsed(), 5 * S);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_dropped_with_its_local_nursery_is_lost_for_its_handle() {
+    let slot = Rc::new(RefCell::new(None));
+    let put = Rc::clone(&slot);
+    let mut run = Box::pin(nursery_local(move |n| async move {
+        *put.borrow_mut() = Some(n.spawn(pending::<Result<u8, Infallible>>()));
+        pending::<Result<(), Infallible>>().await
+    }));
+    assert!(is_pending(run.as_mut()).await);
+    let mut child = slot.borrow_mut().take().unwrap();
+    assert!(is_pending(std::pin::Pin::new(&mut child)).await);
+    drop(run);
+    assert!(matches!(timeout(S, &mut child).await, Ok(Outcome::Lost)));
+    assert!(AssertUnwindSafe(child).catch_unwind().await.is_err(), "it is returned once");
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        blow_up("bomb");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_panics_when_nobody_wants_it_ends_no_sibling_of_a_local_child() {
+    let log = Log::default();
+    let seen = log.clone();
+    let run = nursery_local(|n| async move {
+        let sibling = n.spawn(async move {
+            let end = catch_cancelled(sleep(10 * S)).await;
+            seen.push(if end.is_ok() { "done" } else { "cancelled" });
+            Ok::<_, Infallible>(())
+        });
+        drop(n.spawn(async {
+            yield_now().await;
+            Ok(Bomb)
+        }));
+        assert!(sibling.await.is_ok());
+        Ok(())
+    });
+    run.await.unwrap();
+    assert_eq!(log.seen(), ["done"]);
+}
+
+#[test]
+fn a_source_of_signals_stays_with_the_run_that_came_last() {
+    let signals = Signals::new();
+    let runner = || Runner::new().current_thread().reporter(None).signals_from(&signals);
+    let (_, exit) = runner().run_to_exit(async { Ok::<_, Infallible>(()) });
+    let second = runner().run(async {
+        drop(exit);
+        Ok::<_, Infallible>(signals.press(Signal::Interrupt))
+    });
+    assert_eq!(second.outcome.unwrap(), Effect::Cancelled);
+}
+
+#[cfg(feature = "interop")]
+#[test]
+fn a_token_that_nobody_would_serve_is_refused() {
+    let scope = CancelScope::new();
+    assert!(catch_unwind(AssertUnwindSafe(|| scope.handle().to_token())).is_err());
+    let token = tokio_util::sync::CancellationToken::new();
+    let run = testudo::run_until_token(token, pending::<()>());
+    assert!(catch_unwind(AssertUnwindSafe(|| run.now_or_never())).is_err());
+}
+
+#[test]
+fn a_shield_of_a_plain_task_that_begins_while_the_last_hooks_run_is_waited_for() {
+    let done = Count::default();
+    let counts = done.clone();
+    let finished = runner().at_end(|| sleep(2 * SHORT)).run(async move {
+        drop(plain_task(async move {
+            sleep(SHORT).await;
+            let work = async move {
+                sleep(3 * SHORT).await;
+                counts.add();
+            };
+            shield(work).await;
+        }));
+    });
+    assert_eq!(done.get(), 1, "{}", finished.report);
+}
