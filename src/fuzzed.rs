@@ -41,7 +41,7 @@ pub fn budget(bytes: &[u8]) {
 /// The cuts of a sweep, from the environment.
 #[cfg(feature = "testing")]
 pub fn cuts(bytes: &[u8]) {
-    crate::testing::sweep::fuzzed::a_cut_is_read_as_it_is_written(Bytes(bytes));
+    crate::testing::cuts::fuzzed::a_cut_is_read_as_it_is_written(Bytes(bytes));
 }
 
 /// Dumps and reports, as JSON and as text.

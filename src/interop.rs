@@ -150,13 +150,13 @@ mod token {
     ///
     /// Dropping it drops `fut` where it stands, as [`Scoped`](crate::Scoped) does.
     ///
-    /// # Errors
-    ///
-    /// The future gives `Err` if the token cut `fut` off. A cancel from outside is not taken for that.
-    ///
     /// # Panics
     ///
     /// The future panics outside of a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The future gives `Err` if the token cut `fut` off. A cancel from outside is not taken for that.
     #[track_caller]
     pub fn run_until_token<F: Future>(
         token: CancellationToken,

@@ -378,7 +378,7 @@
 //! | finalizing | when all but the [reserve](Runner::reserve) is used up, shields are cut off, finalizers go on; [hooks of the end](Runner::at_end) | |
 //! | exit | [`Report::stop`] tells how it went; the [`ExitPolicy`] picks the status | |
 //!
-//! A second press cancels at once, a third ends the process. [`dump`](crate::dump()) and SIGUSR1 show what is alive; see
+//! Where the first press did not cancel, the second does; else it says what is waited for. A third ends the process. [`dump`](crate::dump()) and SIGUSR1 show what is alive; see
 //! [`Runner`](Runner#shutdown) for all signals.
 //!
 //! ```
@@ -413,8 +413,7 @@
 //! - `testing`: [`test`](macro@crate::test), with paused time and a check for tasks that were left behind, and the module
 //!   [`testing`]: cancel or drop a future at each of its suspensions, order the steps of several tasks, press Ctrl-C
 //!   without a signal. Implies `macros`; for `[dev-dependencies]`.
-//! - `tracing`: what happens as `tracing` events (target `testudo`), and a rescue keeps the span of the
-//!   first poll.
+//! - `tracing`: a span for each task, which a rescue keeps, and what happens as events (target `testudo`).
 //! - `systemd`: a run under systemd (`Type=notify`) sends `WATCHDOG=1`, `STOPPING=1`, `STATUS=` and `EXTEND_TIMEOUT_USEC=`, and
 //!   `READY=1` by [`Readiness::set`].
 //! - `json`: [`Dump::to_json`], [`Report::to_json`].

@@ -261,7 +261,8 @@ impl fmt::Display for Count<'_> {
 pub struct Reporter(Arc<dyn Fn(&Event) + Send + Sync>);
 
 impl Reporter {
-    /// A reporter that calls `hear`. It is called on the signal thread as well as on workers, so it must not wait.
+    /// A reporter that calls `hear`. It is called on workers, and for what a stop says on a thread of its own, for which half a second is
+    /// waited; so it must not wait.
     pub fn new(hear: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hear))
     }
@@ -311,7 +312,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns what happened that nobody else was told, in its order.
+    /// Returns what was reported, in its order: what a [`Reporter`] has heard as well, but for dumps that were asked for.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
@@ -326,7 +327,8 @@ impl Report {
         self.lost
     }
 
-    /// Returns what was still running when the wait was given up; empty if everything has ended.
+    /// Returns what was still running when the wait of [`drain`](crate::drain()) was given up; empty if everything has ended. Of a run it is
+    /// empty: what that has left is in the report of its stop.
     pub fn left(&self) -> &[Subject] {
         &self.left
     }

@@ -32,7 +32,8 @@ use crate::testing::Signals;
 ///
 /// # Panics
 ///
-/// Inside of a Tokio runtime, so also inside of another run; and if the runtime can not be built.
+/// Inside of a Tokio runtime, so also inside of another run; and if the runtime can not be built, the signal handlers can not be
+/// installed, or `TESTUDO_BUDGET` can not be read.
 ///
 /// # Examples
 ///
@@ -61,8 +62,8 @@ where
 /// | SIGTERM, nobody takes part | cancels | says what it waits for | ends the process: 143 |
 /// | SIGQUIT | ends the process: 131 | | |
 /// | SIGUSR1 | says what is alive | says what is alive | says what is alive |
-/// | SIGHUP | nothing | nothing | nothing |
-/// | SIGUSR2 | nothing | nothing | nothing |
+/// | SIGHUP | not taken | not taken | not taken |
+/// | SIGUSR2 | not taken | not taken | not taken |
 /// | CTRL_C | asks to stop | cancels | ends the process: 130 |
 /// | CTRL_BREAK | asks to stop | cancels | ends the process: 130 |
 /// | CTRL_CLOSE | asks to stop | cancels | ends the process: 143 |
@@ -74,6 +75,9 @@ where
 /// [`shutdown_requested`](crate::shutdown_requested) tells. What is waited for is said by name and place, and in its tree, and so is
 /// what is cut off when the process ends. Signals of one kind within 200 ms are one press (a terminal and a parent may both send it).
 /// [`on_signal`](Self::on_signal) and [`stop_signals`](Self::stop_signals) change what a signal does.
+///
+/// A signal that is *not taken* does what it does to any program: SIGHUP and SIGUSR2 end the process at once, with nothing drained. To
+/// have a terminal that is closed stop the run in order, put `Signal::Hangup` among the [`stop_signals`](Self::stop_signals).
 ///
 /// All of it takes place within one [budget](Self::budget). When that is used up, shields and finalizers are cut off as well, and the
 /// process ends, if need be without the help of the runtime.
@@ -109,7 +113,7 @@ pub struct Runner {
 pub struct Finished<T, E> {
     /// How main has ended. Cancelled with cause [`Stopped`](crate::CauseKind::Stopped) is a clean stop.
     pub outcome: Outcome<T, E>,
-    /// What nobody else was told, and how the run has stopped.
+    /// What was reported, and how the run has stopped.
     pub report: Report,
 }
 
@@ -190,7 +194,8 @@ impl Runner {
         self
     }
 
-    /// Sets the signals that climb the ladder; see [Shutdown](Self#shutdown) for the default. SIGQUIT among them climbs as well, and
+    /// Sets the signals that climb the ladder; see [Shutdown](Self#shutdown) for the default. One that is left out of them keeps its effect
+    /// on any program: without `Signal::Terminate` a SIGTERM ends the process with nothing drained. SIGQUIT among them climbs as well, and
     /// does not end the process at once any more.
     pub fn stop_signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
         self.ladder = signals.into_iter().collect();
@@ -200,7 +205,7 @@ impl Runner {
     /// Calls `handle` on this signal instead of the ladder: nothing is cancelled unless `handle` does it, or asks for the
     /// [next rung](Stop::escalate). SIGQUIT ends the process after it all the same. For SIGHUP it is the hook to reload.
     ///
-    /// Signals that are [one press](Self::press_window) are one call. It is called on a thread of its own, in the context of the run:
+    /// A later call for the same signal replaces an earlier one. Signals that are [one press](Self::press_window) are one call. It is called on a thread of its own, in the context of the run:
     /// `all_tasks`, `cancel` and `spawn` work in it. Half a second is waited for it until later signals are looked at.
     pub fn on_signal(mut self, signal: Signal, handle: impl Fn(&Stop<'_>) + Send + Sync + 'static) -> Self {
         self.handlers.insert(signal, Handler::new(handle));
@@ -208,14 +213,15 @@ impl Runner {
     }
 
     /// Calls `hook` with the cause when the run is asked to stop, before anything is cancelled. On a thread of its own, in the context
-    /// of the run; half a second is waited for it.
+    /// of the run; half a second is waited for it. A later call replaces an earlier one.
     pub fn on_stop(mut self, hook: impl Fn(&Cause) + Send + Sync + 'static) -> Self {
         self.on_stop = Some(StopHook(Arc::new(hook)));
         self
     }
 
     /// Calls `hook` right before the process is ended by force, for a last word: by a third press, by SIGQUIT, or because all time is
-    /// up. On a thread of its own, also with every worker stuck; half a second is waited for it.
+    /// up. On a thread of its own, also with every worker stuck; half a second is waited for it. A later call replaces an
+    /// earlier one.
     pub fn on_force(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_force = Some(ForceHook(Arc::new(hook)));
         self
@@ -242,7 +248,8 @@ impl Runner {
     }
 
     /// Sets how long stopping may take in all, from the request to the end; `None` is no limit. The default is 28 s, and 8 s in a
-    /// container whose engine gives 10 s. The variable `TESTUDO_BUDGET` overrides it: `20s`, `1m 30s`, `none`.
+    /// container of Podman, which gives 10 s, and says so by the variable `container`. Docker gives 10 s as well, but says nothing: state
+    /// the budget there. The variable `TESTUDO_BUDGET` overrides it: `20s`, `1m 30s`, `none`.
     ///
     /// What the phases may take is derived from it: a fifth for draining, half of what is left for those who take part, all but the
     /// [reserve](Self::reserve) for shields, and the reserve for finalizers. These are limits: a phase that nobody takes part in takes
@@ -278,7 +285,7 @@ impl Runner {
     }
 
     /// Sets what no other phase may eat of the budget: the time for finalizers when shields have used up theirs. The default is a tenth
-    /// of the budget, but a second if there is that much.
+    /// of the budget, at least a second, at most half of it; and 3 s without a limit.
     pub fn reserve(mut self, reserve: Duration) -> Self {
         self.config.reserve = Some(reserve);
         self
@@ -529,7 +536,7 @@ mod tests {
     /// An effect in the words of the table. The system that has a signal says which number it has.
     fn said(effect: Effect, signal: Signal, expected: &str) -> String {
         match effect {
-            Effect::Nobody => "nothing".into(),
+            Effect::Nobody => "not taken".into(),
             Effect::Handled => "says what is alive".into(),
             Effect::Asked => "asks to stop".into(),
             Effect::Cancelled => "cancels".into(),

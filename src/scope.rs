@@ -118,6 +118,10 @@ impl CancelScope {
     ///
     /// Dropping the future drops `fut` where it stands. Started shields and finalizers in it are rescued, the children of its
     /// nurseries are adopted; everything else in it is lost.
+    ///
+    /// # Panics
+    ///
+    /// The future panics if it waits with a deadline outside of a Tokio runtime, or on one without its timer.
     pub fn run<F: Future>(self, fut: F) -> Scoped<F> {
         Scoped { placed: Placed::new(self.plan, fut, Cutting::Unwinds) }
     }
@@ -301,6 +305,10 @@ impl Drop for ScopeCancelled {
 /// # Cancel safety
 ///
 /// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+///
+/// # Panics
+///
+/// The future panics if it waits with a deadline outside of a Tokio runtime, or on one without its timer.
 #[doc(alias = "timeout")]
 #[track_caller]
 pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output = Option<F::Output>> {
@@ -315,6 +323,10 @@ pub fn move_on_after<F: Future>(length: Duration, fut: F) -> impl Future<Output 
 /// # Cancel safety
 ///
 /// Dropping it drops `fut` where it stands, as [`Scoped`] does.
+///
+/// # Panics
+///
+/// The future panics if it waits with a deadline outside of a Tokio runtime, or on one without its timer.
 ///
 /// # Errors
 ///

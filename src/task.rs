@@ -157,13 +157,13 @@ impl std::hash::Hash for TaskRef {
 /// Dropping it while it is awaited loses the outcome as far as this handle goes; [`outcome`](Self::outcome) can be dropped and called
 /// again. The task is not touched.
 ///
-/// # Panics
-///
-/// The future panics if it is polled again after it has given the outcome.
-///
 /// # Drop
 ///
 /// Dropping it neither cancels the task nor detaches it: the nursery owns it.
+///
+/// # Panics
+///
+/// The future panics if it is polled again after it has given the outcome.
 #[doc(alias = "JoinHandle")]
 #[doc(alias = "Deferred")]
 #[doc(alias = "Fiber")]

@@ -363,7 +363,7 @@ where
     /// Runs `work` on a thread of Tokio's blocking pool, as a child.
     ///
     /// It can not be cut off: a cancel raises a flag that `work` may look at, and the nursery waits until it returns, unless it
-    /// was told to [`abandon`](Self::abandon) it. It is listed as "blocking, can not be cancelled".
+    /// was told to [`abandon`](Self::abandon) it. It is listed as "blocking task (can not be cancelled)".
     ///
     /// # Panics
     ///

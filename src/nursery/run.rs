@@ -204,6 +204,10 @@ where
     }
 
     /// Cancels the nursery `length` after its first poll.
+    ///
+    /// # Panics
+    ///
+    /// The future panics then outside of a Tokio runtime, or on one without its timer.
     pub fn timeout(mut self, length: Duration) -> Self {
         self.inner.set_timeout(length);
         self

@@ -7,7 +7,7 @@
 //! | draining | a fifth of all, or the drain delay if that is longer |
 //! | in flight | the graceful budget, or half of what is left without the reserve |
 //! | shielded | all that is left without the reserve |
-//! | finalizing | the reserve: a tenth of all, but a second if there is that much |
+//! | finalizing | the reserve: a tenth of all, at least a second, at most half |
 //!
 //! No phase eats the reserve, and nothing that is configured makes the whole longer.
 

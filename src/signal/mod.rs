@@ -42,7 +42,7 @@ pub enum Signal {
     Quit,
     /// The terminal went away, or "reload". Unix: `SIGHUP`. Windows: none.
     Hangup,
-    /// Free for the program. Unix: `SIGUSR1`. Windows: none.
+    /// Says what is alive, unless the program [takes it](crate::Runner::on_signal). Unix: `SIGUSR1`. Windows: none.
     User1,
     /// Free for the program. Unix: `SIGUSR2`. Windows: none.
     User2,

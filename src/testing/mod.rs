@@ -59,11 +59,12 @@
 //!   also:      drop@1
 //! ```
 
+pub(crate) mod cuts;
 mod place;
 mod run;
 mod sequencer;
 mod signals;
-pub(crate) mod sweep;
+mod sweep;
 
 pub use run::{TestOptions, run_test};
 pub use sequencer::{Sequencer, Step, StepGuard};

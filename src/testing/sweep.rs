@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, timeout};
 
+use super::cuts::{self, Cut, How, shown};
 use super::place::{Search, Searched};
 use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
@@ -24,9 +24,6 @@ use crate::registry;
 use crate::report::{Event, Report, Subject};
 use crate::scope::{CancelScope, ScopeHandle};
 use crate::shutdown::{Budget, Run, Shutdown};
-
-/// The environment variable that names the cuts of all sweeps.
-const VARIABLE: &str = "TESTUDO_SWEEP";
 
 /// Asserts that an invariant holds wherever `run` is cancelled or dropped: [`Sweep::check`] with the defaults.
 ///
@@ -83,7 +80,7 @@ impl Sweep {
     /// If `cuts` is not of that form.
     #[track_caller]
     pub fn only(mut self, cuts: &str) -> Self {
-        self.only = Some(parse("", cuts));
+        self.only = Some(cuts::parse("", cuts));
         self
     }
 
@@ -129,7 +126,7 @@ impl Sweep {
             Handle::try_current().is_err(),
             "a sweep makes runtimes of its own: call it in a plain `#[test]`, not inside of a Tokio runtime"
         );
-        let only = self.only.or_else(|| std::env::var(VARIABLE).ok().map(|cuts| parse(&format!("{VARIABLE}="), &cuts)));
+        let only = self.only.or_else(cuts::of_environment);
         let trial = Trial { setup, run, invariant, patience: self.patience, makes_all_cuts: only.is_some() };
         let mut tally = Tally::default();
         if let Some(cuts) = only {
@@ -224,54 +221,6 @@ impl fmt::Display for Flaw {
 }
 
 impl std::error::Error for Flaw {}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    Cancel,
-    Drop,
-}
-
-/// A cut at one suspension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cut {
-    how: How,
-    at: usize,
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self.how {
-            How::Cancel => "cancel",
-            How::Drop => "drop",
-        };
-        write!(f, "{how}@{}", self.at)
-    }
-}
-
-impl FromStr for Cut {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (how, at) = text.trim().split_once('@').ok_or(())?;
-        let how = match how {
-            "cancel" => How::Cancel,
-            "drop" => How::Drop,
-            _ => return Err(()),
-        };
-        Ok(Self { how, at: at.parse().map_err(drop)? })
-    }
-}
-
-/// `from`: what stands before the cuts where they are written.
-#[track_caller]
-fn parse(from: &str, cuts: &str) -> Vec<Cut> {
-    let parsed: Result<Vec<Cut>, ()> = cuts.split(',').map(str::parse).collect();
-    parsed.unwrap_or_else(|()| panic!("`{from}{cuts}` names no cuts: write `cancel@1`, `drop@2` or `cancel@1,drop@2`"))
-}
-
-fn shown(cuts: &[Cut]) -> String {
-    cuts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
 
 /// What all runs have in common.
 struct Trial<Setup, Run, Invariant> {
@@ -503,17 +452,5 @@ fn in_a_run(main: impl AsyncFnOnce(&Arc<Node>)) -> Result<(), String> {
         End::Done(()) => Ok(()),
         End::Cut(_) => Err("the run was cancelled".into()),
         End::Panicked(payload) => Err(format!("it panicked: {}", Panic::new(payload).message())),
-    }
-}
-
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzed {
-    use super::*;
-    use crate::fuzzed::Bytes;
-
-    /// A text is no cut, or the cut is written so that it is read as the same.
-    pub(crate) fn a_cut_is_read_as_it_is_written(bytes: Bytes<'_>) {
-        let cuts: Vec<Cut> = bytes.rest().split(',').filter_map(|text| text.parse().ok()).collect();
-        assert!(cuts.is_empty() || parse("", &shown(&cuts)) == cuts);
     }
 }

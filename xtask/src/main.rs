@@ -25,7 +25,7 @@ usage: cargo xtask <command>
   conformance [options]
                  random programs on trio and on this library; `--help` lists the options
   msrv           check with the oldest Rust that is promised
-  windows        the unit tests under wine
+  windows        the tests under wine, and Ctrl-C at a console
   cross          check the types for macOS, FreeBSD and Linux on ARM
   api            compare the public API with api/testudo.txt
   api --bless    write api/testudo.txt

@@ -133,12 +133,12 @@ impl Doing {
         self.in_head.store(in_head, Ordering::Relaxed);
     }
 
-    /// True if it could be of either protocol.
     /// True if its peer has begun something and not ended it: a head, or the life of an HTTP/2 connection.
     pub(crate) fn is_in_the_middle(&self) -> bool {
         self.in_head.load(Ordering::Relaxed) || self.is_http2()
     }
 
+    /// True if it could be of either protocol.
     pub(crate) fn is_unknown(&self) -> bool {
         UNKNOWN.contains(&self.protocol.load(Ordering::Relaxed))
     }
