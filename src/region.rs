@@ -211,19 +211,21 @@ fn poll_future<F: Future>(
         None => poll(),
         Some(rests) => collect_panic(rests, poll),
     };
-    let end = match result {
-        Ok(Poll::Pending) => return Poll::Pending,
-        Ok(Poll::Ready(value)) => End::Done(value),
-        Err(payload) => End::Panicked(payload),
-    };
-    Poll::Ready(match end {
-        // The first panic is the reason, whatever the destructors do after it.
-        End::Panicked(payload) => {
-            drop(after_panic(|| discard(fut, rests)));
-            End::Panicked(payload)
-        }
-        End::Done(_) | End::Cut(_) => discard(fut, rests).map_or_else(End::Panicked, |()| end),
-    })
+    match result {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(value)) => Poll::Ready(match discard(fut, rests) {
+            Ok(()) => End::Done(value),
+            Err(payload) => End::Panicked(payload),
+        }),
+        Err(payload) => Poll::Ready(End::Panicked(after_panicked(fut, rests, payload))),
+    }
+}
+
+/// Drops a future that has panicked. The first panic is the reason, whatever the destructors do after it.
+#[cold]
+fn after_panicked<F>(fut: Pin<&mut Option<F>>, rests: &mut Rests, payload: Payload) -> Payload {
+    drop(after_panic(|| discard(fut, rests)));
+    payload
 }
 
 /// Polls, and keeps what a panic has rescued on its way out of the poll. What was rescued otherwise is nobody's business here.
