@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use tokio::task::coop::has_budget_remaining;
 use super::Nursery;
 use super::child::Child;
 use super::fate;
+use super::local_task::{LocalTask, slot};
 use super::run::{Body, Inner, Stage};
 use crate::core::node::{Info, Kind, Leaf, Node as CoreNode};
 use crate::core::owner::Owner;
 use crate::current;
 use crate::error::{NurseryError, SpawnError};
 use crate::host;
-use crate::outcome::{ChildOutput, Outcome, TaskOutput};
+use crate::outcome::{ChildOutput, TaskOutput};
 use crate::policy::Policy;
 use crate::region::{Cutting, Region};
 use crate::scope::ScopeHandle;
-use crate::task::TaskRef;
 use crate::ticket::{Regular, Ticket};
 
 /// Runs `body` with a nursery whose children are polled in this task and may borrow from outside it.
@@ -182,16 +182,13 @@ where
         let Some(ticket) = ticket else { panic!("{}", SpawnError::new(())) };
         let leaf = Leaf::new(host::next_task_id(), Location::caller(), current::born());
         let (child, task) = Child::leaf(fut, leaf, ticket);
-        let unseen = fate::policy(node).handle_owns().then(|| Box::new(Unseen::new(task.clone())));
-        let (outcome, waker) = (RefCell::new(None), RefCell::new(None));
-        let slot = Rc::new(Slot { outcome, is_filled: Cell::new(false), waker, unseen });
-        let fill = Fill(Rc::clone(&slot));
+        let (fill, task) = slot(task, fate::policy(node));
         let child = child.map(move |outcome| fill.fill(outcome));
         let child = InTurn { child, in_vain: Rc::clone(&self.queue.in_vain) };
         self.queue.incoming.borrow_mut().push(Box::pin(child));
         let waker = self.queue.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
-        LocalTask { slot: Some(slot), task }
+        task
     }
 
     /// Cancels the body and all children. See [`Nursery::cancel`].
@@ -208,122 +205,6 @@ where
 impl<E> fmt::Debug for LocalNursery<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalNursery").field("node", &self.queue.nursery.node).finish()
-    }
-}
-
-/// Where a child leaves its outcome for its handle.
-struct Slot<T, E> {
-    outcome: RefCell<Option<Outcome<T, Arc<E>>>>,
-    /// The outcome is there, or was.
-    is_filled: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-    /// Set if the handle owns the outcome. Boxed, because it is rare.
-    unseen: Option<Box<Unseen<T, E>>>,
-}
-
-impl<T, E> Slot<T, E> {
-    fn set(&self, outcome: Outcome<T, Arc<E>>) {
-        *self.outcome.borrow_mut() = Some(outcome);
-        self.is_filled.set(true);
-        let waker = self.waker.borrow_mut().take();
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    /// Nobody will look at the outcome.
-    fn discard(&self, outcome: Outcome<T, Arc<E>>) {
-        self.is_filled.set(true);
-        if let Some(unseen) = &self.unseen {
-            (unseen.report)(&unseen.task, &outcome);
-        }
-        drop(outcome);
-    }
-}
-
-/// How a failure is reported that nobody has looked at.
-struct Unseen<T, E> {
-    task: TaskRef,
-    report: fn(&TaskRef, &Outcome<T, Arc<E>>),
-}
-
-impl<T, E: fmt::Display> Unseen<T, E> {
-    fn new(task: TaskRef) -> Self {
-        Self { task, report: TaskRef::report_unseen }
-    }
-}
-
-/// The part of a child in its slot. A child that is dropped with its nursery leaves word of that.
-struct Fill<T, E>(Rc<Slot<T, E>>);
-
-impl<T, E> Fill<T, E> {
-    fn fill(self, outcome: Outcome<T, Arc<E>>) {
-        if Rc::strong_count(&self.0) > 1 {
-            return self.0.set(outcome);
-        }
-        // A panic in a destructor of the value is nobody's, as it is for a task of Tokio's; here it would end the siblings.
-        drop(catch_unwind(AssertUnwindSafe(|| self.0.discard(outcome))));
-    }
-}
-
-impl<T, E> Drop for Fill<T, E> {
-    fn drop(&mut self) {
-        if !self.0.is_filled.get() {
-            self.0.set(Outcome::Lost);
-        }
-    }
-}
-
-/// A child of a [`nursery_local`]; the future of its [`Outcome`], which is [`Lost`](Outcome::Lost) if the child is dropped with its
-/// nursery.
-///
-/// # Cancel safety
-///
-/// Dropping it loses the outcome as far as this handle goes. The child is not touched.
-///
-/// # Panics
-///
-/// The future panics if it is polled again after it has given the outcome.
-pub struct LocalTask<T, E> {
-    /// None once the outcome has been returned.
-    slot: Option<Rc<Slot<T, E>>>,
-    task: TaskRef,
-}
-
-impl<T, E> LocalTask<T, E> {
-    /// Cancels this child alone. See [`TaskRef::cancel`].
-    pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
-        self.task.cancel(reason)
-    }
-}
-
-impl<T, E> Drop for LocalTask<T, E> {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let outcome = slot.outcome.borrow_mut().take();
-        if let Some(outcome) = outcome {
-            slot.discard(outcome);
-        }
-    }
-}
-
-impl<T, E> Future for LocalTask<T, E> {
-    type Output = Outcome<T, Arc<E>>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let slot = self.slot.as_ref().expect("the outcome of a task is returned once");
-        let outcome = slot.outcome.borrow_mut().take();
-        if let Some(outcome) = outcome {
-            self.slot = None;
-            return Poll::Ready(outcome);
-        }
-        let old = slot.waker.borrow_mut().replace(cx.waker().clone());
-        drop(old);
-        Poll::Pending
-    }
-}
-
-impl<T, E> fmt::Debug for LocalTask<T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LocalTask").field(&self.task).finish()
     }
 }
 

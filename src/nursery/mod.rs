@@ -3,6 +3,7 @@
 mod child;
 mod fate;
 mod local;
+mod local_task;
 mod run;
 mod start;
 
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 use child::Child;
 use fate::Errors;
-pub use local::{LocalNursery, LocalNurseryRun, LocalTask, nursery_local};
+pub use local::{LocalNursery, LocalNurseryRun, nursery_local};
+pub use local_task::LocalTask;
 pub use run::{NurseryRun, nursery};
 pub use start::{Start, Started};
 

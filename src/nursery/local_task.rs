@@ -1,0 +1,139 @@
+//! The outcome of a child of a local nursery: where it waits for its handle, and who looks at it if there is none.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::outcome::Outcome;
+use crate::policy::Policy;
+use crate::task::TaskRef;
+
+/// The two sides of the outcome of a child that is listed as `task`.
+pub(super) fn slot<T, E: fmt::Display>(task: TaskRef, policy: Policy) -> (Fill<T, E>, LocalTask<T, E>) {
+    let unseen = policy.handle_owns().then(|| Box::new(Unseen::new(task.clone())));
+    let (outcome, waker) = (RefCell::new(None), RefCell::new(None));
+    let slot = Rc::new(Slot { outcome, is_filled: Cell::new(false), waker, unseen });
+    (Fill(Rc::clone(&slot)), LocalTask { slot: Some(slot), task })
+}
+
+/// Where a child leaves its outcome for its handle.
+struct Slot<T, E> {
+    outcome: RefCell<Option<Outcome<T, Arc<E>>>>,
+    /// The outcome is there, or was.
+    is_filled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// Set if the handle owns the outcome. Boxed, because it is rare.
+    unseen: Option<Box<Unseen<T, E>>>,
+}
+
+impl<T, E> Slot<T, E> {
+    fn set(&self, outcome: Outcome<T, Arc<E>>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.is_filled.set(true);
+        let waker = self.waker.borrow_mut().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nobody will look at the outcome.
+    fn discard(&self, outcome: Outcome<T, Arc<E>>) {
+        self.is_filled.set(true);
+        if let Some(unseen) = &self.unseen {
+            (unseen.report)(&unseen.task, &outcome);
+        }
+        drop(outcome);
+    }
+}
+
+/// How a failure is reported that nobody has looked at.
+struct Unseen<T, E> {
+    task: TaskRef,
+    report: fn(&TaskRef, &Outcome<T, Arc<E>>),
+}
+
+impl<T, E: fmt::Display> Unseen<T, E> {
+    fn new(task: TaskRef) -> Self {
+        Self { task, report: TaskRef::report_unseen }
+    }
+}
+
+/// The part of a child in its slot. A child that is dropped with its nursery leaves word of that.
+pub(super) struct Fill<T, E>(Rc<Slot<T, E>>);
+
+impl<T, E> Fill<T, E> {
+    pub(super) fn fill(self, outcome: Outcome<T, Arc<E>>) {
+        if Rc::strong_count(&self.0) > 1 {
+            return self.0.set(outcome);
+        }
+        // A panic in a destructor of the value is nobody's, as it is for a task of Tokio's; here it would end the siblings.
+        drop(catch_unwind(AssertUnwindSafe(|| self.0.discard(outcome))));
+    }
+}
+
+impl<T, E> Drop for Fill<T, E> {
+    fn drop(&mut self) {
+        if !self.0.is_filled.get() {
+            self.0.set(Outcome::Lost);
+        }
+    }
+}
+
+/// A child of a [`nursery_local`]; the future of its [`Outcome`], which is [`Lost`](Outcome::Lost) if the child is dropped with its
+/// nursery.
+///
+/// # Cancel safety
+///
+/// Dropping it loses the outcome as far as this handle goes. The child is not touched.
+///
+/// # Panics
+///
+/// The future panics if it is polled again after it has given the outcome.
+pub struct LocalTask<T, E> {
+    /// None once the outcome has been returned.
+    slot: Option<Rc<Slot<T, E>>>,
+    task: TaskRef,
+}
+
+impl<T, E> LocalTask<T, E> {
+    /// Cancels this child alone. See [`TaskRef::cancel`].
+    pub fn cancel(&self, reason: impl Into<Cow<'static, str>>) -> bool {
+        self.task.cancel(reason)
+    }
+}
+
+impl<T, E> Drop for LocalTask<T, E> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let outcome = slot.outcome.borrow_mut().take();
+        if let Some(outcome) = outcome {
+            slot.discard(outcome);
+        }
+    }
+}
+
+impl<T, E> Future for LocalTask<T, E> {
+    type Output = Outcome<T, Arc<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let slot = self.slot.as_ref().expect("the outcome of a task is returned once");
+        let outcome = slot.outcome.borrow_mut().take();
+        if let Some(outcome) = outcome {
+            self.slot = None;
+            return Poll::Ready(outcome);
+        }
+        let old = slot.waker.borrow_mut().replace(cx.waker().clone());
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl<T, E> fmt::Debug for LocalTask<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalTask").field(&self.task).finish()
+    }
+}
