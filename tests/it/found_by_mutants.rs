@@ -919,3 +919,29 @@ fn code_that_never_suspends_hears_of_its_deadline() {
     let end = CancelScope::new().timeout(Duration::from_millis(20)).run(spin);
     assert!(Runtime::new().unwrap().block_on(end).is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_a_shield_has_saved_in_its_last_poll_is_not_polled_for_that() {
+    let (outer, inner) = (CancelScope::new(), CancelScope::new());
+    let (cancel, save) = (outer.handle(), inner.handle());
+    let (polls, wakes) = (Count::default(), Count::default());
+    let counts = polls.clone();
+    let body = poll_fn(move |_| {
+        counts.add();
+        if is_cancelled() {
+            save.set_shielded(true);
+        }
+        Poll::<()>::Pending
+    });
+    let mut run = pin!(outer.run(inner.run(body)));
+    let waker = Waker::from(Arc::new(Bell(wakes.clone())));
+    let mut poll = || assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    poll();
+    cancel.cancel("enough");
+    let mut seen = 0;
+    while wakes.get() > seen {
+        seen = wakes.get();
+        poll();
+    }
+    assert_eq!(polls.get(), 2);
+}
