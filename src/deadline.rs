@@ -5,6 +5,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::panic::catch_unwind;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::{BudKey, Kind};
 use crate::core::parts::Parts;
 use crate::host::{self, BudSeat, Host, Node, thread_number};
+use crate::report::Event;
 use crate::shield;
 
 /// All deadlines of one runtime. One Tokio timer serves the earliest.
@@ -38,8 +40,8 @@ use crate::shield;
 pub(crate) struct Timers {
     parts: Parts<Entries>,
     earlier: Notify,
-    /// Set once the runtime is known to have a timer.
-    has_timer: OnceLock<()>,
+    /// Set with the first deadline.
+    has_timer: OnceLock<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -257,15 +259,28 @@ fn host_of(node: &Arc<Node>) -> Option<Arc<Host>> {
 ///
 /// Outside of any runtime, and on one without a timer, nobody keeps deadlines.
 pub(crate) fn demand_timer(host: &Host) {
-    let handle = host.handle.as_ref();
-    let handle = handle
-        .expect("a deadline needs a Tokio runtime with its timer enabled, and this future is polled outside of any");
-    host.timers.has_timer.get_or_init(|| {
-        let _inside = handle.enter();
-        // A runtime does not say whether it has one. Tokio panics here, with the hint what to enable, rather than where the deadlines are
-        // kept, where nobody would be told.
-        drop(tokio::time::sleep(Duration::ZERO));
-    });
+    assert!(
+        has_timer(host),
+        "a deadline needs a Tokio runtime with its timer enabled (`enable_time`), and this future is polled on one without it, or outside of \
+         any"
+    );
+}
+
+/// True if somebody keeps deadlines on this runtime.
+pub(crate) fn has_timer(host: &Host) -> bool {
+    *host.timers.has_timer.get_or_init(|| {
+        let has_timer = host.handle.as_ref().is_some_and(|handle| {
+            let _inside = handle.enter();
+            // A runtime does not say whether it has one, but Tokio panics if it has none, and the panic hook says why.
+            catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
+        });
+        if !has_timer && host.handle.is_some() {
+            host.report(Event::Warning(
+                "this runtime has no timer: no deadline passes on it, and no budget ends".into(),
+            ));
+        }
+        has_timer
+    })
 }
 
 /// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more. On the

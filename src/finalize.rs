@@ -197,9 +197,9 @@ pin_project! {
                     report_panic(frame.node(), payload);
                 }
                 // Without anything before it, the finalizer has begun, and its shield rescues itself.
-                // Not in the seat's frame, as below.
                 if let (Some(before), Some(finalizer)) = (this.before.take(), this.finalizer.take()) {
-                    finalizer.launch(this.region.frame(), vec![before]);
+                    // The seat's, which has followed it since; outside of all frames there is none, as below.
+                    finalizer.launch(this.seat.frame().or_else(|| this.region.frame()), vec![before]);
                 }
                 return;
             }

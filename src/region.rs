@@ -18,7 +18,7 @@ use crate::core::frame::{Track, Verdict, WakerId};
 use crate::current::{self, Current, Enter};
 use crate::error::Cancelled;
 use crate::host::{BudSeat, Frame, Hold, Left};
-use crate::rest::{Rest, after_panic, collect, collect_of_panic, hand_on};
+use crate::rest::{Rest, collect, hand_on};
 use crate::seat::Branch;
 
 pin_project! {
@@ -224,13 +224,13 @@ fn poll_future<F: Future>(
 /// Drops a future that has panicked. The first panic is the reason, whatever the destructors do after it.
 #[cold]
 fn after_panicked<F>(fut: Pin<&mut Option<F>>, rests: &mut Rests, payload: Payload) -> Payload {
-    drop(after_panic(|| discard(fut, rests)));
+    drop(discard(fut, rests));
     payload
 }
 
 /// Polls, and keeps what a panic has rescued on its way out of the poll. What was rescued otherwise is nobody's business here.
 fn collect_panic<T>(rests: &mut Vec<Rest>, poll: impl FnOnce() -> Result<T, Payload>) -> Result<T, Payload> {
-    let (rescued, result) = collect_of_panic(poll);
+    let (rescued, result) = collect(poll);
     match &result {
         Err(_) => rests.extend(rescued),
         Ok(_) => hand_on(rescued),

@@ -57,14 +57,17 @@ impl TaskRef {
         self.with_info(Subject::of_task)
     }
 
-    /// Reports an error or a panic that nobody looked at.
-    pub(crate) fn report_unseen<T, E: fmt::Display>(&self, outcome: &Outcome<T, Arc<E>>) {
-        let node = self.member.node();
+    /// What is to be said of an error or a panic that nobody looks at.
+    pub(crate) fn failure<T, E: fmt::Display>(&self, outcome: &Outcome<T, Arc<E>>) -> Option<Event> {
         match outcome {
-            Outcome::Err(error) => host::report(node, Event::Failed(self.subject(), error.to_string().into())),
-            Outcome::Panicked(panic) => host::report(node, Event::Panicked(self.subject(), panic.message().into())),
-            Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Lost => {}
+            Outcome::Err(error) => Some(Event::Failed(self.subject(), error.to_string().into())),
+            Outcome::Panicked(panic) => Some(Event::Panicked(self.subject(), panic.message().into())),
+            Outcome::Ok(_) | Outcome::Cancelled(_) | Outcome::Lost => None,
         }
+    }
+
+    pub(crate) fn report(&self, event: Event) {
+        host::report(self.member.node(), event);
     }
 
     /// The same task, known beyond its end: how that came is asked later. None if it has come.
@@ -283,8 +286,9 @@ where
 
 /// Reports an error or a panic that nobody looked at.
 pub(crate) fn report_unseen<T, E: fmt::Display>(frame: &Arc<Frame>, outcome: &Outcome<T, Arc<E>>) {
-    if let Some(task) = TaskRef::new(Member::Frame(Arc::clone(frame))) {
-        task.report_unseen(outcome);
+    let Some(task) = TaskRef::new(Member::Frame(Arc::clone(frame))) else { return };
+    if let Some(failure) = task.failure(outcome) {
+        task.report(failure);
     }
 }
 

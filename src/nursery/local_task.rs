@@ -12,11 +12,12 @@ use std::task::{Context, Poll, Waker};
 
 use crate::outcome::Outcome;
 use crate::policy::Policy;
+use crate::report::Event;
 use crate::task::TaskRef;
 
 /// The two sides of the outcome of a child that is listed as `task`.
-pub(super) fn slot<T, E: fmt::Display>(task: TaskRef, policy: Policy) -> (Fill<T, E>, LocalTask<T, E>) {
-    let unseen = policy.handle_owns().then(|| Box::new(Unseen::new(task.clone())));
+pub(super) fn slot<T, E>(task: TaskRef, policy: Policy) -> (Fill<T, E>, LocalTask<T, E>) {
+    let unseen = policy.handle_owns().then(|| Box::new(Unseen { task: task.clone(), failure: RefCell::new(None) }));
     let (outcome, waker) = (RefCell::new(None), RefCell::new(None));
     let slot = Rc::new(Slot { outcome, is_filled: Cell::new(false), waker, unseen });
     (Fill(Rc::clone(&slot)), LocalTask { slot: Some(slot), task })
@@ -29,7 +30,7 @@ struct Slot<T, E> {
     is_filled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Set if the handle owns the outcome. Boxed, because it is rare.
-    unseen: Option<Box<Unseen<T, E>>>,
+    unseen: Option<Box<Unseen>>,
 }
 
 impl<T, E> Slot<T, E> {
@@ -39,26 +40,20 @@ impl<T, E> Slot<T, E> {
         let waker = self.waker.borrow_mut().take();
         waker.into_iter().for_each(Waker::wake);
     }
-
-    /// Nobody will look at the outcome.
-    fn discard(&self, outcome: Outcome<T, Arc<E>>) {
-        self.is_filled.set(true);
-        if let Some(unseen) = &self.unseen {
-            (unseen.report)(&unseen.task, &outcome);
-        }
-        drop(outcome);
-    }
 }
 
-/// How a failure is reported that nobody has looked at.
-struct Unseen<T, E> {
+/// The failure of a child that its handle owns, which is reported if it goes with this: nobody has looked at it.
+struct Unseen {
     task: TaskRef,
-    report: fn(&TaskRef, &Outcome<T, Arc<E>>),
+    failure: RefCell<Option<Event>>,
 }
 
-impl<T, E: fmt::Display> Unseen<T, E> {
-    fn new(task: TaskRef) -> Self {
-        Self { task, report: TaskRef::report_unseen }
+// Not that of the handle, which may outlive what its value borrows.
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        if let Some(failure) = self.failure.take() {
+            self.task.report(failure);
+        }
     }
 }
 
@@ -66,12 +61,19 @@ impl<T, E: fmt::Display> Unseen<T, E> {
 pub(super) struct Fill<T, E>(Rc<Slot<T, E>>);
 
 impl<T, E> Fill<T, E> {
-    pub(super) fn fill(self, outcome: Outcome<T, Arc<E>>) {
+    pub(super) fn fill(self, outcome: Outcome<T, Arc<E>>)
+    where
+        E: fmt::Display,
+    {
+        if let Some(unseen) = &self.0.unseen {
+            *unseen.failure.borrow_mut() = unseen.task.failure(&outcome);
+        }
         if Rc::strong_count(&self.0) > 1 {
             return self.0.set(outcome);
         }
+        self.0.is_filled.set(true);
         // A panic in a destructor of the value is nobody's, as it is for a task of Tokio's; here it would end the siblings.
-        drop(catch_unwind(AssertUnwindSafe(|| self.0.discard(outcome))));
+        drop(catch_unwind(AssertUnwindSafe(|| drop(outcome))));
     }
 }
 
@@ -106,16 +108,6 @@ impl<T, E> LocalTask<T, E> {
     }
 }
 
-impl<T, E> Drop for LocalTask<T, E> {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let outcome = slot.outcome.borrow_mut().take();
-        if let Some(outcome) = outcome {
-            slot.discard(outcome);
-        }
-    }
-}
-
 impl<T, E> Future for LocalTask<T, E> {
     type Output = Outcome<T, Arc<E>>;
 
@@ -123,6 +115,8 @@ impl<T, E> Future for LocalTask<T, E> {
         let slot = self.slot.as_ref().expect("the outcome of a task is returned once");
         let outcome = slot.outcome.borrow_mut().take();
         if let Some(outcome) = outcome {
+            let seen = slot.unseen.as_ref().and_then(|unseen| unseen.failure.take());
+            drop(seen);
             self.slot = None;
             return Poll::Ready(outcome);
         }

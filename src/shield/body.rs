@@ -135,9 +135,9 @@ impl Budget {
     }
 }
 
-/// Lets the budget run from now on, unless it does.
+/// Lets the budget run from now on, unless it does. Without a timer it never ends, and it is not whoever cancels who is wrong.
 fn begin(node: &Arc<Node>, budget: Ticks) {
-    if node.deadline().is_none() {
+    if node.deadline().is_none() && node.host().is_some_and(|host| deadline::has_timer(host)) {
         deadline::set(node, clock::now().checked_add(budget));
     }
 }

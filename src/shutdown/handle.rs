@@ -31,8 +31,9 @@ use crate::host::lock;
 #[doc(alias = "stop")]
 pub fn shutdown(reason: impl Into<Cow<'static, str>>) {
     let reason = Reason::Requested(reason.into().into());
-    if let Some(own) = own() {
-        return own.request(reason);
+    if let Some(own) = current::node().host().and_then(|host| host.shutdown.clone()) {
+        // What a run that is over has left behind stops nothing.
+        return own.upgrade().iter().for_each(|own| own.request(reason.clone()));
     }
     let runs: Vec<_> = {
         let mut known = lock(&KNOWN);

@@ -12,6 +12,7 @@ use futures_util::future::{join_all, select};
 
 use super::{Run, Shutdown};
 use crate::clock;
+use crate::core::cause::{Cause, CauseKind};
 use crate::core::phase::{Event as Happened, Phase};
 use crate::host::{Node, lock};
 
@@ -98,6 +99,10 @@ impl Shutdown {
         let length = self.clock.left().map_or(reserve, |left| left.min(reserve));
         let in_time = hooks.is_empty() || tokio::time::timeout(length, run_hooks(hooks)).await.is_ok();
         if let Some(run) = self.run.get() {
+            if !in_time {
+                // What they have begun and shielded does not outlast the reserve either.
+                run.root.pierce(Cause::new(CauseKind::Budget));
+            }
             close(&run.root).await;
         }
         self.happened(Happened::Flushed);

@@ -44,6 +44,8 @@ pub fn run_test<F: Future>(options: TestOptions, test: F) -> F::Output {
     let end = runtime.block_on(main_task::run(&root, info, test));
     drop(over);
     let left = registry::alive(&root);
+    // What its tasks do when they are dropped is of this run.
+    drop(runtime);
     let output = match end {
         End::Done(output) => output,
         End::Cut(cut) => panic!("the test was cancelled: {}", cut.cause),

@@ -448,7 +448,10 @@ fn in_a_run(main: impl AsyncFnOnce(&Arc<Node>)) -> Result<(), String> {
     shutdown.attach(Run::new(Arc::clone(&root), Budget::default()));
     let info = Info::new(Kind::Task, Location::caller(), clock::now());
     info.set_name("sweep".into());
-    match runtime.block_on(main_task::run(&root, info, main(&root))) {
+    let end = runtime.block_on(main_task::run(&root, info, main(&root)));
+    // What its tasks do when they are dropped is of this run.
+    drop(runtime);
+    match end {
         End::Done(()) => Ok(()),
         End::Cut(_) => Err("the run was cancelled".into()),
         End::Panicked(payload) => Err(format!("it panicked: {}", Panic::new(payload).message())),

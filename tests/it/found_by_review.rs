@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, Ready, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,7 +16,7 @@ use testudo::{
     bracket, catch_cancelled, drain, nursery, nursery_local, root_nursery, shield, shutdown, shutdown_requested, spawn,
 };
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinSet, block_in_place, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -433,4 +433,185 @@ fn a_shield_of_a_plain_task_that_begins_while_the_last_hooks_run_is_waited_for()
         }));
     });
     assert_eq!(done.get(), 1, "{}", finished.report);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_waits_for_what_a_panic_has_rescued_through_another_one() {
+    let log = Log::default();
+    let (rest, end) = (log.clone(), log.clone());
+    let panics = async move {
+        let mut held = Box::pin(shield(async move {
+            sleep(2 * S).await;
+            rest.push("rest");
+        }));
+        assert!(is_pending(held.as_mut()).await);
+        blow_up("boom");
+    };
+    let work = panics.on_cancel(async {}).finally(async move { end.push("finalizer") });
+    assert!(AssertUnwindSafe(work).catch_unwind().await.is_err());
+    assert_eq!(log.seen(), ["rest", "finalizer"]);
+}
+
+#[test]
+fn what_a_panic_has_rescued_in_a_poll_that_blocks_on_it_goes_on_at_once() {
+    let runtime = runtime(2);
+    let (send, has_ended) = mpsc::channel();
+    let rescues = || async {
+        let run = nursery(|_| async {
+            let mut held = Box::pin(shield(sleep(2 * SHORT)));
+            assert!(is_pending(held.as_mut()).await);
+            blow_up("boom");
+            Ok::<_, Infallible>(())
+        });
+        assert!(run.policy(Policy::Collect).await.is_err());
+    };
+    let _inside = runtime.enter();
+    drop(plain_task(async move {
+        let blocks = async { block_in_place(|| Handle::current().block_on(rescues())) };
+        blocks.on_cancel(async {}).await;
+        send.send(()).unwrap();
+    }));
+    let end = has_ended.recv_timeout(5 * S);
+    runtime.shutdown_background();
+    assert!(end.is_ok(), "it hangs");
+}
+
+#[test]
+fn what_a_panic_has_rescued_goes_to_its_own_runtime() {
+    let (one, two, done) = (runtime(1), runtime(1), Count::default());
+    let counts = done.clone();
+    let mut held = Box::pin(shield(async move {
+        sleep(2 * SHORT).await;
+        counts.add();
+    }));
+    assert!(one.block_on(is_pending(held.as_mut())));
+    let panics = async move {
+        let _held = held;
+        yield_now().await;
+        blow_up("boom");
+    };
+    let caught = async move { assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err()) };
+    two.block_on(caught.on_cancel(async {}));
+    drop(two);
+    let report = one.block_on(drain(5 * S));
+    assert_eq!(done.get(), 1, "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_that_waits_and_has_moved_is_waited_for_where_it_was_dropped() {
+    let log = Log::default();
+    let (rest, end) = (log.clone(), log.clone());
+    let panics = async move {
+        let mut held = Box::pin(shield(async move {
+            sleep(2 * S).await;
+            rest.push("rest");
+        }));
+        assert!(is_pending(held.as_mut()).await);
+        blow_up("boom");
+    };
+    let mut work = Box::pin(panics.finally(async move {
+        sleep(S).await;
+        end.push("finalizer");
+    }));
+    assert!(is_pending(work.as_mut()).await);
+    let run = nursery(|n| async move {
+        drop(n.spawn(async move {
+            assert!(is_pending(work.as_mut()).await);
+            drop(work);
+            Ok::<_, Infallible>(())
+        }));
+        Ok(())
+    });
+    run.await.unwrap();
+    log.push("nursery");
+    assert_eq!(log.seen(), ["rest", "finalizer", "nursery"]);
+}
+
+#[test]
+fn what_a_run_has_left_behind_stops_no_other() {
+    let (go, gate) = mpsc::channel::<()>();
+    let (send, done) = mpsc::channel();
+    let first = runner().run(async move {
+        let (begin, has_begun) = oneshot::channel();
+        drop(root_nursery::<Infallible>().task().abandon().spawn_blocking(move |_| {
+            begin.send(()).unwrap();
+            gate.recv().unwrap_or_default();
+            shutdown("late");
+            send.send(()).unwrap();
+        }));
+        has_begun.await.unwrap();
+    });
+    assert!(first.outcome.is_ok());
+    drop(go);
+    done.recv_timeout(5 * S).unwrap();
+    assert!(runner().run(turns()).outcome.is_ok());
+}
+
+#[test]
+fn hooks_of_the_end_do_not_outlast_the_reserve_by_what_they_shield() {
+    let finished = runner().reserve(2 * SHORT).at_end(|| shield(pending::<()>()).name("flush")).run(async {});
+    let events = said(finished.report.events());
+    assert!(events.iter().any(|event| event.contains("used up the reserve")), "{events:?}");
+}
+
+#[test]
+fn a_budget_on_a_runtime_without_a_timer_makes_no_cancel_and_no_drop_panic() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let report = runtime.block_on(async {
+        let (scope, gate) = (CancelScope::new(), Arc::new(Semaphore::new(0)));
+        let handle = scope.handle();
+        let covered = || {
+            let gate = Arc::clone(&gate);
+            shield(async move { gate.acquire().await.unwrap().forget() }).budget(S)
+        };
+        let mut held = Box::pin(scope.run(covered()));
+        assert!(is_pending(held.as_mut()).await);
+        assert!(handle.cancel("enough"));
+        let child = covered();
+        let mut owner = Box::pin(nursery(|n| {
+            drop(n.spawn(child));
+            pending::<Result<(), Infallible>>()
+        }));
+        assert!(is_pending(owner.as_mut()).await);
+        turns().await;
+        drop(owner);
+        gate.add_permits(2);
+        assert!(held.await.is_ok());
+        turns().await;
+        drain(S).await.to_string()
+    });
+    assert!(report.contains("has no timer"), "{report}");
+}
+
+#[test]
+fn what_a_run_of_a_sweep_has_left_stops_no_other() {
+    struct StopsAtLast;
+
+    impl Drop for StopsAtLast {
+        fn drop(&mut self) {
+            shutdown("a task is gone");
+        }
+    }
+
+    let leaves = async |(): &()| {
+        drop(plain_task(async {
+            let _last = StopsAtLast;
+            pending::<()>().await;
+        }));
+        yield_now().await;
+        yield_now().await;
+    };
+    testudo::testing::assert_cancel_safe(|| (), leaves, |()| ());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_on_a_local_child_may_outlive_what_its_value_borrows() {
+    let slot = RefCell::new(None);
+    let data = "borrowed".to_owned();
+    let run = nursery_local(|n| {
+        *slot.borrow_mut() = Some(n.spawn(async { Ok::<&str, Infallible>(data.as_str()) }));
+        async { Ok(()) }
+    });
+    run.await.unwrap();
+    assert!(slot.borrow().is_some());
 }

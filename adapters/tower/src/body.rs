@@ -32,29 +32,24 @@ pin_project! {
 pub(crate) struct Stream {
     /// Gone when the request was cut off.
     pub(crate) cut: oneshot::Receiver<Infallible>,
-    pub(crate) was_cut: bool,
+    /// Set once it was cut off.
+    pub(crate) frames_left: Option<u8>,
     /// Dropped when the body has ended.
     pub(crate) ended: oneshot::Sender<Infallible>,
     pub(crate) waiting: Waiting,
 }
 
-/// Whether a request has been cut off.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum IsCut {
-    Not,
-    /// Since the last frame. What is there goes out all the same: it was done.
-    Now,
-    /// Before the last frame. A body that always has one would go on for ever.
-    Before,
-}
+/// What is there when a request is cut off goes out all the same: it was done. So many frames at most, since a body that always has one
+/// would go on for ever.
+const LAST_FRAMES: u8 = 16;
 
 impl Stream {
-    fn look(&mut self, cx: &mut Context<'_>) -> IsCut {
-        if self.was_cut {
-            return IsCut::Before;
+    /// How many frames may go out still; none if there is no end to that.
+    fn frames_left(&mut self, cx: &mut Context<'_>) -> Option<&mut u8> {
+        if self.frames_left.is_none() && Pin::new(&mut self.cut).poll(cx).is_ready() {
+            self.frames_left = Some(LAST_FRAMES);
         }
-        self.was_cut = Pin::new(&mut self.cut).poll(cx).is_ready();
-        if self.was_cut { IsCut::Now } else { IsCut::Not }
+        self.frames_left.as_mut()
     }
 
     fn end(mut self) {
@@ -84,8 +79,16 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let cut = this.stream.as_mut().map_or(IsCut::Not, |stream| stream.look(cx));
-        let frame = if cut == IsCut::Before { Poll::Pending } else { inner.poll_frame(cx) };
+        let left = this.stream.as_mut().and_then(|stream| stream.frames_left(cx));
+        let is_cut = left.is_some();
+        let frame = match left {
+            Some(0) => Poll::Pending,
+            Some(left) => {
+                *left -= 1;
+                inner.poll_frame(cx)
+            }
+            None => inner.poll_frame(cx),
+        };
         if let Poll::Ready(frame) = frame {
             let frame = frame.map(|frame| frame.map_err(Into::into));
             let has_ended =
@@ -95,7 +98,7 @@ where
             }
             return Poll::Ready(frame);
         }
-        if cut == IsCut::Not {
+        if !is_cut {
             return Poll::Pending;
         }
         this.stream.take().into_iter().for_each(Stream::end);

@@ -169,7 +169,7 @@ async fn wait<R, E>(
         Ok(answer) => answer?,
         Err(cut) => return Ok(cut.answer(is_grpc)),
     };
-    let stream = tie.map(|Tie { cut, ended }| Stream { cut, was_cut: false, ended, waiting });
+    let stream = tie.map(|Tie { cut, ended }| Stream { cut, frames_left: None, ended, waiting });
     Ok(response.map(|body| TrackedBody::new(body, stream)))
 }
 
