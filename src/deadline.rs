@@ -268,19 +268,19 @@ pub(crate) fn demand_timer(host: &Host) {
 
 /// True if somebody keeps deadlines on this runtime.
 pub(crate) fn has_timer(host: &Host) -> bool {
-    *host.timers.has_timer.get_or_init(|| {
-        let has_timer = host.handle.as_ref().is_some_and(|handle| {
-            let _inside = handle.enter();
-            // A runtime does not say whether it has one, but Tokio panics if it has none, and the panic hook says why.
-            catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
-        });
-        if !has_timer && host.handle.is_some() {
-            host.report(Event::Warning(
-                "this runtime has no timer: no deadline passes on it, and no budget ends".into(),
-            ));
-        }
-        has_timer
-    })
+    if let Some(known) = host.timers.has_timer.get() {
+        return *known;
+    }
+    let has_timer = host.handle.as_ref().is_some_and(|handle| {
+        let _inside = handle.enter();
+        // A runtime does not say whether it has one, but Tokio panics if it has none, and the panic hook says why.
+        catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
+    });
+    // Said once, with nothing held.
+    if host.timers.has_timer.set(has_timer).is_ok() && !has_timer && host.handle.is_some() {
+        host.report(Event::Warning("this runtime has no timer: no deadline passes on it, and no budget ends".into()));
+    }
+    has_timer
 }
 
 /// Takes the deadline of a node that has moved from one parent to another along: the first runtime may not be running any more. On the
