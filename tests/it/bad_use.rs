@@ -16,6 +16,8 @@ use testudo::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::nowhere;
+
 const S: Duration = Duration::from_secs(1);
 
 /// The message with which `call` panics.
@@ -162,12 +164,14 @@ fn a_nursery_outside_of_a_runtime_says_what_it_lacks() {
 
 #[test]
 fn a_shield_outside_of_any_runtime_works_in_place() {
+    let _turn = nowhere();
     assert_eq!(poll_once(pin!(shield(ready(7)))), Poll::Ready(7));
 }
 
 /// Where there is no runtime there is nobody to rescue: `drain` gives the loss to whoever asks.
 #[test]
 fn a_shield_that_is_dropped_outside_of_any_runtime_is_a_reported_loss() {
+    let _turn = nowhere();
     let before = drain_nowhere().lost();
     let mut lost = Box::pin(shield(pending::<()>()).name("nobody's"));
     let line = line!() - 1;

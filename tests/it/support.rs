@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,6 +13,12 @@ use tokio::task::JoinHandle;
 
 /// A second of paused time.
 pub(crate) const S: Duration = Duration::from_secs(1);
+
+/// What is outside of all runtimes has one root for all tests: those that count something in there, or look, take turns.
+pub(crate) fn nowhere() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A task that nobody but Tokio owns.
 #[expect(clippy::disallowed_methods, reason = "the point is a task without an owner")]

@@ -18,6 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::machine::{Count, CountDrop, PanicOnDrop, S, count_after, plain_task, poll_by_hand, poll_once};
+use crate::support::nowhere;
 
 type Never = std::convert::Infallible;
 
@@ -192,6 +193,7 @@ fn shield_dropped_on_another_runtime_is_rescued_on_its_own() {
 
 #[test]
 fn shield_polled_and_dropped_outside_of_any_runtime_does_not_panic() {
+    let _turn = nowhere();
     let dropped = Count::default();
     let guard = CountDrop(dropped.clone());
     let mut work = Box::pin(shield(async move {
