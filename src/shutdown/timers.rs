@@ -15,6 +15,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::phase::{Event as Happened, Phase};
 use crate::host::{Node, lock};
+use crate::shield::cut_shields;
 
 /// A hook of the program that awaits. It runs at most once.
 pub(crate) struct Hook(Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>);
@@ -100,7 +101,8 @@ impl Shutdown {
         let in_time = hooks.is_empty() || tokio::time::timeout(length, run_hooks(hooks)).await.is_ok();
         if let Some(run) = self.run.get() {
             if !in_time {
-                // What they have begun and shielded does not outlast the reserve either.
+                // What they have begun and shielded does not outlast the reserve either; first the shields, of which each is reported.
+                cut_shields(&run.root);
                 run.root.pierce(Cause::new(CauseKind::Budget));
             }
             close(&run.root).await;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, Ready, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -170,18 +171,24 @@ async fn a_start_that_is_dropped_after_it_came_too_late_cancels_its_child() {
     }
 }
 
+/// What goes on of a shield that is rescued.
+async fn rest(length: Duration, log: Log) {
+    sleep(length).await;
+    log.push("rest");
+}
+
+/// Panics while it holds `work` in a shield.
+async fn holds_and_panics(work: impl Future<Output = ()> + Send + 'static) {
+    let mut held = Box::pin(shield(work));
+    assert!(is_pending(held.as_mut()).await);
+    blow_up("boom");
+}
+
 #[test]
 fn a_finalizer_that_waits_for_others_runs_also_if_it_is_dropped_outside_of_the_runtime() {
     let (runtime, log) = (runtime(1), Log::default());
-    let (rest, end) = (log.clone(), log.clone());
-    let work = async move {
-        let mut inner = Box::pin(shield(async move {
-            sleep(SHORT).await;
-            rest.push("rest");
-        }));
-        assert!(is_pending(inner.as_mut()).await);
-        blow_up("boom");
-    };
+    let end = log.clone();
+    let work = holds_and_panics(rest(SHORT, log.clone()));
     let mut work = Box::pin(work.finally(async move { end.push("finalizer") }));
     assert!(runtime.block_on(is_pending(work.as_mut())));
     drop(work);
@@ -193,11 +200,8 @@ fn a_finalizer_that_waits_for_others_runs_also_if_it_is_dropped_outside_of_the_r
 #[tokio::test(start_paused = true)]
 async fn a_finalizer_waits_for_what_a_panic_has_rescued_further_in() {
     let log = Log::default();
-    let (rest, end) = (log.clone(), log.clone());
-    let held = shield(async move {
-        sleep(2 * S).await;
-        rest.push("rest");
-    });
+    let end = log.clone();
+    let held = shield(rest(2 * S, log.clone()));
     let panics = async {
         yield_now().await;
         blow_up("boom");
@@ -207,21 +211,13 @@ async fn a_finalizer_waits_for_what_a_panic_has_rescued_further_in() {
     assert_eq!(log.seen(), ["rest", "finalizer"]);
 }
 
-#[test]
-fn a_rescue_in_a_poll_that_blocks_on_it_goes_on_at_once() {
+/// Blocks on `rescues` in a poll of a future with a finalizer.
+fn block_on_a_rescue(rescues: impl Future<Output = ()> + Send + 'static) {
     let runtime = runtime(2);
     let (send, has_ended) = mpsc::channel();
-    let rescues = || async {
-        let run = nursery(|_| async {
-            // Its caller gives up; the nursery waits for the rest.
-            drop(timeout(SHORT, shield(sleep(2 * SHORT))).await);
-            Ok::<_, Infallible>(())
-        });
-        drop(run.await);
-    };
     let _inside = runtime.enter();
     drop(plain_task(async move {
-        let blocks = async { block_in_place(|| Handle::current().block_on(rescues())) };
+        let blocks = async { block_in_place(|| Handle::current().block_on(rescues)) };
         blocks.on_cancel(async {}).await;
         send.send(()).unwrap();
     }));
@@ -231,22 +227,57 @@ fn a_rescue_in_a_poll_that_blocks_on_it_goes_on_at_once() {
 }
 
 #[test]
-fn a_rescue_in_a_future_with_a_finalizer_goes_to_its_own_runtime() {
-    let (one, two, done) = (runtime(1), runtime(1), Count::default());
-    let counts = done.clone();
-    let mut held = Box::pin(shield(async move {
-        sleep(2 * SHORT).await;
-        counts.add();
-    }));
+fn a_rescue_in_a_poll_that_blocks_on_it_goes_on_at_once() {
+    block_on_a_rescue(async {
+        let run = nursery(|_| async {
+            // Its caller gives up; the nursery waits for the rest.
+            drop(timeout(SHORT, shield(sleep(2 * SHORT))).await);
+            Ok::<_, Infallible>(())
+        });
+        drop(run.await);
+    });
+}
+
+#[test]
+fn what_a_panic_has_rescued_in_a_poll_that_blocks_on_it_goes_on_at_once() {
+    block_on_a_rescue(async {
+        let run = nursery(|_| async {
+            holds_and_panics(sleep(2 * SHORT)).await;
+            Ok::<_, Infallible>(())
+        });
+        assert!(run.policy(Policy::Collect).await.is_err());
+    });
+}
+
+/// Polls a shield on a runtime, and drops it as `drops` does in a future with a finalizer on another one, which ends before the shield.
+fn drop_on_another_runtime<F: Future<Output = ()>>(drops: impl FnOnce(Pin<Box<dyn Future<Output = ()> + Send>>) -> F) {
+    let (one, two, log) = (runtime(1), runtime(1), Log::default());
+    let mut held: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(shield(rest(2 * SHORT, log.clone())));
     assert!(one.block_on(is_pending(held.as_mut())));
-    let drops = async move {
-        drop(held);
-        yield_now().await;
-    };
-    two.block_on(drops.on_cancel(async {}));
+    two.block_on(drops(held).on_cancel(async {}));
     drop(two);
     let report = one.block_on(drain(5 * S));
-    assert_eq!(done.get(), 1, "{report}");
+    assert_eq!(log.seen(), ["rest"], "{report}");
+}
+
+#[test]
+fn a_rescue_in_a_future_with_a_finalizer_goes_to_its_own_runtime() {
+    drop_on_another_runtime(|held| async {
+        drop(held);
+        yield_now().await;
+    });
+}
+
+#[test]
+fn what_a_panic_has_rescued_goes_to_its_own_runtime() {
+    drop_on_another_runtime(|held| async {
+        let panics = async move {
+            let _held = held;
+            yield_now().await;
+            blow_up("boom");
+        };
+        assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,7 +391,7 @@ async fn a_child_that_is_dropped_with_its_local_nursery_is_lost_for_its_handle()
     }));
     assert!(is_pending(run.as_mut()).await);
     let mut child = slot.borrow_mut().take().unwrap();
-    assert!(is_pending(std::pin::Pin::new(&mut child)).await);
+    assert!(is_pending(Pin::new(&mut child)).await);
     drop(run);
     assert!(matches!(timeout(S, &mut child).await, Ok(Outcome::Lost)));
     assert!(AssertUnwindSafe(child).catch_unwind().await.is_err(), "it is returned once");
@@ -438,77 +469,18 @@ fn a_shield_of_a_plain_task_that_begins_while_the_last_hooks_run_is_waited_for()
 #[tokio::test(start_paused = true)]
 async fn a_finalizer_waits_for_what_a_panic_has_rescued_through_another_one() {
     let log = Log::default();
-    let (rest, end) = (log.clone(), log.clone());
-    let panics = async move {
-        let mut held = Box::pin(shield(async move {
-            sleep(2 * S).await;
-            rest.push("rest");
-        }));
-        assert!(is_pending(held.as_mut()).await);
-        blow_up("boom");
-    };
+    let end = log.clone();
+    let panics = holds_and_panics(rest(2 * S, log.clone()));
     let work = panics.on_cancel(async {}).finally(async move { end.push("finalizer") });
     assert!(AssertUnwindSafe(work).catch_unwind().await.is_err());
     assert_eq!(log.seen(), ["rest", "finalizer"]);
 }
 
-#[test]
-fn what_a_panic_has_rescued_in_a_poll_that_blocks_on_it_goes_on_at_once() {
-    let runtime = runtime(2);
-    let (send, has_ended) = mpsc::channel();
-    let rescues = || async {
-        let run = nursery(|_| async {
-            let mut held = Box::pin(shield(sleep(2 * SHORT)));
-            assert!(is_pending(held.as_mut()).await);
-            blow_up("boom");
-            Ok::<_, Infallible>(())
-        });
-        assert!(run.policy(Policy::Collect).await.is_err());
-    };
-    let _inside = runtime.enter();
-    drop(plain_task(async move {
-        let blocks = async { block_in_place(|| Handle::current().block_on(rescues())) };
-        blocks.on_cancel(async {}).await;
-        send.send(()).unwrap();
-    }));
-    let end = has_ended.recv_timeout(5 * S);
-    runtime.shutdown_background();
-    assert!(end.is_ok(), "it hangs");
-}
-
-#[test]
-fn what_a_panic_has_rescued_goes_to_its_own_runtime() {
-    let (one, two, done) = (runtime(1), runtime(1), Count::default());
-    let counts = done.clone();
-    let mut held = Box::pin(shield(async move {
-        sleep(2 * SHORT).await;
-        counts.add();
-    }));
-    assert!(one.block_on(is_pending(held.as_mut())));
-    let panics = async move {
-        let _held = held;
-        yield_now().await;
-        blow_up("boom");
-    };
-    let caught = async move { assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err()) };
-    two.block_on(caught.on_cancel(async {}));
-    drop(two);
-    let report = one.block_on(drain(5 * S));
-    assert_eq!(done.get(), 1, "{report}");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_finalizer_that_waits_and_has_moved_is_waited_for_where_it_was_dropped() {
     let log = Log::default();
-    let (rest, end) = (log.clone(), log.clone());
-    let panics = async move {
-        let mut held = Box::pin(shield(async move {
-            sleep(2 * S).await;
-            rest.push("rest");
-        }));
-        assert!(is_pending(held.as_mut()).await);
-        blow_up("boom");
-    };
+    let end = log.clone();
+    let panics = holds_and_panics(rest(2 * S, log.clone()));
     let mut work = Box::pin(panics.finally(async move {
         sleep(S).await;
         end.push("finalizer");
@@ -551,7 +523,8 @@ fn what_a_run_has_left_behind_stops_no_other() {
 fn hooks_of_the_end_do_not_outlast_the_reserve_by_what_they_shield() {
     let finished = runner().reserve(2 * SHORT).at_end(|| shield(pending::<()>()).name("flush")).run(async {});
     let events = said(finished.report.events());
-    assert!(events.iter().any(|event| event.contains("used up the reserve")), "{events:?}");
+    assert_eq!(&events[..1], ["overran flush"]);
+    assert!(events[1].contains("used up the reserve"), "{events:?}");
 }
 
 #[test]
