@@ -205,8 +205,9 @@ impl Runner {
     /// Calls `handle` on this signal instead of the ladder: nothing is cancelled unless `handle` does it, or asks for the
     /// [next rung](Stop::escalate). SIGQUIT ends the process after it all the same. For SIGHUP it is the hook to reload.
     ///
-    /// A later call for the same signal replaces an earlier one. Signals that are [one press](Self::press_window) are one call. It is called on a thread of its own, in the context of the run:
-    /// `all_tasks`, `cancel` and `spawn` work in it. Half a second is waited for it until later signals are looked at.
+    /// A later call for the same signal replaces an earlier one. Signals that are [one press](Self::press_window) are one call of `handle`. It
+    /// is called on a thread of its own, in the context of the run: `all_tasks`, `cancel` and `spawn` work in it. Half a second is waited for
+    /// it until later signals are looked at.
     pub fn on_signal(mut self, signal: Signal, handle: impl Fn(&Stop<'_>) + Send + Sync + 'static) -> Self {
         self.handlers.insert(signal, Handler::new(handle));
         self

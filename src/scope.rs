@@ -182,6 +182,10 @@ impl ScopeHandle {
 
     /// Moves the deadline; `None` takes it away. One that has passed cancels at once, or, before the run, at its beginning. One that has
     /// fired stays fired.
+    ///
+    /// # Panics
+    ///
+    /// If the scope runs outside of a Tokio runtime, or on one without its timer.
     pub fn set_deadline(&self, at: Option<Instant>) {
         deadline::set(&self.node, at.map(clock::ticks));
     }

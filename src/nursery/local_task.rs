@@ -85,8 +85,8 @@ impl<T, E> Drop for Fill<T, E> {
     }
 }
 
-/// A child of a [`nursery_local`](crate::nursery_local()); the future of its [`Outcome`], which is [`Lost`](Outcome::Lost) if the child is dropped with its
-/// nursery.
+/// A child of a [`nursery_local`](crate::nursery_local()); the future of its [`Outcome`], which is [`Lost`](Outcome::Lost) if the child is
+/// dropped with its nursery.
 ///
 /// # Cancel safety
 ///

@@ -28,6 +28,9 @@ pub(crate) fn aside(call: impl FnOnce() + Send + 'static) {
 /// Tells the subscriber of the program, which is its code, too, if it listens.
 #[cfg(feature = "tracing")]
 pub(super) fn trace(tell: impl FnOnce() + Send + 'static) {
+    if !tracing::dispatcher::has_been_set() {
+        return;
+    }
     let subscriber = tracing::dispatcher::get_default(Clone::clone);
     aside(move || tracing::dispatcher::with_default(&subscriber, tell));
 }

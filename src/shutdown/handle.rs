@@ -32,8 +32,11 @@ use crate::host::lock;
 pub fn shutdown(reason: impl Into<Cow<'static, str>>) {
     let reason = Reason::Requested(reason.into().into());
     if let Some(own) = current::node().host().and_then(|host| host.shutdown.clone()) {
+        if let Some(own) = own.upgrade() {
+            own.request(reason);
+        }
         // What a run that is over has left behind stops nothing.
-        return own.upgrade().iter().for_each(|own| own.request(reason.clone()));
+        return;
     }
     let runs: Vec<_> = {
         let mut known = lock(&KNOWN);
