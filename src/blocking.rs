@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::core::cause::Cause;
-use crate::current::{Current, Enter};
+use crate::current;
 use crate::host::Frame;
 use crate::seat::Seat;
 
@@ -49,9 +49,8 @@ where
     F: FnOnce(&BlockingCx) -> O + Send + 'static,
 {
     let work = move || {
-        let mut slot = Some(Current::at(Arc::clone(&frame)));
-        let _inside = Enter::for_long(&mut slot);
-        work(&BlockingCx { frame })
+        let cx = BlockingCx { frame };
+        current::inside_for_long(&cx.frame, || work(&cx))
     };
     Blocking { handle: handle.clone(), work: Some(work), join: None, seat: Seat::default(), abandon }
 }

@@ -62,7 +62,6 @@ impl Future for Checkpoint {
         let ends_here = current::with_spot(|spot| match spot {
             Some(Spot::Leaf(leaf)) => leaf.is_cancelled(),
             Some(Spot::Bud(bud)) => bud.is_cancelled(),
-            Some(Spot::Grown(grown)) => ends(&grown.1),
             Some(Spot::Frame(frame)) => ends(frame),
             None => false,
         });

@@ -25,7 +25,7 @@ use crate::trace;
 pub(crate) type Node = nodes::Node<Host>;
 pub(crate) type Frame = frames::Frame<Host>;
 pub(crate) type Hold = frames::Hold<Host>;
-pub(crate) type LeafSeat = nodes::LeafSeat<Host>;
+pub(crate) type LeafSeat<'a> = nodes::LeafSeat<'a, Host>;
 pub(crate) type Bud = nodes::Bud<Host>;
 pub(crate) type BudSeat = nodes::BudSeat<Host>;
 pub(crate) type Left = nodes::Left<Host>;

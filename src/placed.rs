@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use crate::core::frame::WakerId;
 use crate::core::node::Kind;
-use crate::current::{self, Current, Draft, EnterPlanned};
+use crate::current::{self, Draft};
 use crate::deadline::{self, BudTimer};
-use crate::host::{Frame, Node};
+use crate::host::{BudSeat, Frame, Node};
 use crate::plan::Plan;
 use crate::region::{Cutting, End, Region};
 use crate::seat::Branch;
@@ -188,9 +189,10 @@ impl<F: Future> Placed<F> {
     }
 
     fn poll_new(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let Some(plan) = self.as_mut().plan_pinned() else { return Poll::Pending };
-        if let Some(inside) = plan.begin(cx.waker()) {
-            return self.poll_planned(inside, cx);
+        let this = self.as_mut().project();
+        let Place::Planned(plan) = this.place else { return Poll::Pending };
+        if let Some((poll, draft)) = plan.poll(cx, |cx| this.region.poll_planned(cx)) {
+            return self.end_first_poll(poll, draft, cx);
         }
         self.as_mut().enter(current::frame().as_ref());
         let this = self.project();
@@ -202,14 +204,12 @@ impl<F: Future> Placed<F> {
         poll
     }
 
-    fn poll_planned(mut self: Pin<&mut Self>, inside: EnterPlanned, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let poll = self.as_mut().project().region.poll_planned(cx);
-        let draft = if poll.is_ready() { inside.leave() } else { inside.stay(cx.waker()) };
+    fn end_first_poll<T>(mut self: Pin<&mut Self>, poll: Poll<T>, draft: Draft, cx: &Context<'_>) -> Poll<T> {
         match draft {
             // It needs none any more.
             Draft::None => *self.project().place = Place::Gone,
-            Draft::Planted(current) => {
-                self.as_mut().wait_as_bud(current);
+            Draft::Planted(bud) => {
+                self.as_mut().wait_as_bud(bud, WakerId::of(cx.waker()));
                 return self.end_poll_of_bud(poll, cx);
             }
             Draft::Made(frame) if poll.is_pending() => return self.wait_in(frame, cx),
@@ -219,16 +219,16 @@ impl<F: Future> Placed<F> {
     }
 
     /// The first poll has planted it.
-    fn wait_as_bud(self: Pin<&mut Self>, current: Current) {
+    fn wait_as_bud(self: Pin<&mut Self>, bud: BudSeat, polled_by: WakerId) {
         let this = self.project();
         let Place::Planned(plan) = this.place else { return };
         let timer = plan.timer();
-        *this.place = Place::Bud { ticket: plan.counted(), task: current.bare_task(), timer };
-        this.region.stay(current);
+        *this.place = Place::Bud { ticket: plan.counted(), task: current::bare_task(&bud), timer };
+        this.region.stay(bud, polled_by);
     }
 
     /// The first poll has made its frame.
-    fn wait_in<T>(self: Pin<&mut Self>, frame: Arc<Frame>, cx: &mut Context<'_>) -> Poll<T> {
+    fn wait_in<T>(self: Pin<&mut Self>, frame: Arc<Frame>, cx: &Context<'_>) -> Poll<T> {
         let mut this = self.project();
         let Place::Planned(plan) = this.place else { return Poll::Pending };
         *this.place = Place::Made(plan.settle(&frame));

@@ -4,14 +4,13 @@ use std::fmt;
 use std::num::NonZero;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::clock::{self, Ticks};
-use crate::core::frame::WakerId;
 use crate::core::node::{Info, Kind, Node as CoreNode};
 use crate::counted::{Counted, Number};
-use crate::current::{self, EnterPlanned};
+use crate::current::{self, Draft};
 use crate::deadline::{self, BudTimer};
 use crate::host::{Bud, Frame, Node};
 use crate::seat::{Branch, View};
@@ -112,8 +111,12 @@ impl Plan {
         self.node.get_or_init(|| self.sketch.new_node(None, clock::now()))
     }
 
-    /// Begins the first poll: a relative timeout counts from here (S2). None if the place is needed for this poll already.
-    pub(crate) fn begin(&mut self, waker: &Waker) -> Option<EnterPlanned> {
+    /// The first poll: a relative timeout counts from here (S2). None if the place is needed for it already.
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<(Poll<T>, Draft)> {
         // Through a handle the region is seen from outside.
         let is_known = self.node.get().is_some();
         let may_be_over = is_known || self.timeout.is_some() || self.sketch.deadline.is_some();
@@ -124,7 +127,7 @@ impl Plan {
         if self.sketch.kind == Kind::Shield && !current::is_owned() {
             self.count();
         }
-        EnterPlanned::new(&mut self.sketch, WakerId::of(waker), looked)
+        current::in_plan(&self.sketch, looked, cx, poll)
     }
 
     /// Nobody but the root waits for a shield in this task.
@@ -183,11 +186,6 @@ impl Plan {
 }
 
 impl Sketch {
-    /// Moves it to whoever may have to make the place during the first poll.
-    pub(crate) fn take(&mut self) -> Self {
-        Self { name: self.name.take(), ..*self }
-    }
-
     /// True if nothing asks for the place before the first poll. `is_cancelled`: what is around it is.
     pub(crate) fn may_wait(&self, is_cancelled: impl FnOnce() -> bool) -> bool {
         // A poll that begins with the cancel visible is judged as any other.
@@ -232,7 +230,7 @@ impl Sketch {
     }
 
     /// Makes the place inside `outer`.
-    pub(crate) fn make(self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
+    pub(crate) fn make(&self, outer: Option<&Arc<Frame>>) -> Arc<Frame> {
         let now = if self.deadline.is_some() { clock::now() } else { current::born() };
         current::in_branch(outer, |parent| {
             let frame = enter(self.new_node(Some(parent), now), parent, outer, now);

@@ -1,5 +1,6 @@
 //! Polling a frame: poll once more when cancelled, then drop, unless something holds.
 
+mod entry;
 mod leaf;
 
 use std::any::Any;
@@ -9,13 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+pub(crate) use entry::Entry;
+use entry::{Rests, Slot};
 pub(crate) use leaf::{Grown, Plain};
 use pin_project_lite::pin_project;
 use tokio::task::coop::has_budget_remaining;
 
 use crate::core::cause::Cause;
 use crate::core::frame::{Track, Verdict, WakerId};
-use crate::current::{self, Current, Enter};
+use crate::current::{self, Level};
 use crate::error::Cancelled;
 use crate::host::{BudSeat, Frame, Hold, Left};
 use crate::rest::{Rest, collect, hand_on};
@@ -37,23 +40,6 @@ pin_project! {
         entry: Entry,
     }
 }
-
-/// What a region keeps beside its future.
-pub(crate) struct Entry {
-    /// Ours while we are not being polled; the current one of whoever polls us, while we are.
-    slot: Option<Current>,
-    /// The waker of the last poll was armed.
-    armed: bool,
-    /// The last poll began with the cancel visible.
-    saw_cancel: bool,
-    grace: Grace,
-    cutting: Cutting,
-    /// What was rescued when the future was dropped, if somebody around it has to wait for that.
-    rests: Rests,
-}
-
-/// In a box, because nearly all regions have none, and are smaller for it.
-type Rests = Option<Box<Vec<Rest>>>;
 
 /// What a cut means for what is around the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,30 +66,6 @@ pub(crate) struct Cut {
     pub(crate) cause: Cause,
 }
 
-/// Polls that prove nothing, because Tokio's coop budget ended them: one full turn is granted (M1), and a region that is
-/// polled after others have used the budget up is given a few tries.
-#[derive(Default)]
-struct Grace {
-    full: bool,
-    starved: u8,
-}
-
-const STARVED_MAX: u8 = 16;
-
-impl Grace {
-    /// True if the poll that ended now tells whether the region can go on.
-    fn is_conclusive(&mut self, began_with_budget: bool) -> bool {
-        if has_budget_remaining() {
-            return true;
-        }
-        if began_with_budget {
-            return std::mem::replace(&mut self.full, true);
-        }
-        self.starved = self.starved.saturating_add(1);
-        self.starved > STARVED_MAX
-    }
-}
-
 impl<F> Region<F> {
     pub(crate) fn new(fut: F, cutting: Cutting) -> Self {
         Self { fut: Some(fut), entry: Entry::new(cutting) }
@@ -123,41 +85,42 @@ impl<F> Region<F> {
     pub(crate) fn enter(self: Pin<&mut Self>, frame: Arc<Frame>) {
         let entry = self.project().entry;
         entry.armed = false;
-        entry.slot = Some(Current::at(frame));
+        entry.bind(frame);
     }
 
     /// Keeps the place of a bud for the next poll.
-    pub(crate) fn stay(self: Pin<&mut Self>, bud: Current) {
-        self.project().entry.slot = Some(bud);
+    pub(crate) fn stay(self: Pin<&mut Self>, bud: BudSeat, polled_by: WakerId) {
+        let entry = self.project().entry;
+        (entry.slot, entry.polled_by) = (Slot::Bud(bud), polled_by);
     }
 
     /// The frame of a bud, made now if there is none, and the hold on what is around it.
     pub(crate) fn grow(self: Pin<&mut Self>) -> Option<(Arc<Frame>, Hold)> {
-        Some(self.project().entry.slot.take()?.into_planted()?.claim())
+        Some(self.project().entry.take_bud()?.claim())
     }
 
     /// The place of a bud, whether or not it has a frame by now.
     pub(crate) fn planted(&self) -> Option<&BudSeat> {
-        self.entry.slot.as_ref().and_then(Current::planted)
+        self.entry.bud()
     }
 
     /// True if it is a bud no more: something has looked into it, or is about to.
     pub(crate) fn is_looked_into(&self) -> bool {
-        self.entry.slot.as_ref().is_some_and(|current| current.bud().is_none_or(BudSeat::is_over))
+        self.entry.bud().is_some_and(BudSeat::is_over)
     }
 
     /// Leaves its place after the end. Gives the frame of what was a bud until then and had become a node, and what is still in it.
     pub(crate) fn leave(self: Pin<&mut Self>) -> Option<Left> {
         let mut this = self.project();
         this.fut.set(None);
-        this.entry.slot.take()?.into_planted()?.end()
+        this.entry.take_bud()?.end()
     }
 
     pub(crate) fn is_entered(&self) -> bool {
-        self.entry.slot.is_some()
+        !matches!(self.entry.slot, Slot::None)
     }
 
-    /// The frame that it is bound to; not known while it is being polled.
+    /// The frame that it is bound to.
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
         self.entry.frame()
     }
@@ -180,9 +143,9 @@ impl<'a, F> Parts<'a, F> {
     }
 
     pub(crate) fn discard(&mut self) -> Result<(), Payload> {
-        let Entry { slot, rests, .. } = &mut *self.entry;
-        let _inside = Enter::new(slot);
-        discard(self.fut.as_mut(), rests)
+        let Entry { slot, polled_by, track, rests, .. } = &mut *self.entry;
+        let (fut, track) = (self.fut.as_mut(), track.as_ref());
+        slot.inside(*polled_by, track, || discard(fut, rests))
     }
 }
 
@@ -269,14 +232,15 @@ impl<F: Future> Region<F> {
     /// the step into its frame and back. None if that is not so.
     fn poll_again(self: Pin<&mut Self>, branch: &Branch, cx: &mut Context<'_>) -> Option<Poll<End<F::Output>>> {
         let this = self.project();
-        let Entry { slot, armed, saw_cancel, rests, .. } = &mut *this.entry;
-        let is_as_before = *armed && !*saw_cancel && !branch.node.is_cancelled();
-        if !is_as_before || slot.as_ref()?.polled_by != WakerId::of(cx.waker()) {
+        let Entry { slot, polled_by, armed, saw_cancel, rests, .. } = &mut *this.entry;
+        let (id, waker) = (WakerId::of(cx.waker()), cx.waker());
+        let is_as_before = *armed && !*saw_cancel && *polled_by == id && !branch.node.is_cancelled();
+        let Slot::Frame(frame) = slot else { return None };
+        if !is_as_before {
             return None;
         }
-        let inside = Enter::new_if(slot, |outer| branch.is_fresh(outer, cx.waker()))?;
-        let poll = poll_future(this.fut, rests, cx);
-        drop(inside);
+        let fits = |outer: &Level<'_>| branch.is_fresh(outer, waker);
+        let poll = current::in_frame_if(frame, id, fits, || poll_future(this.fut, rests, cx))?;
         if poll.is_pending() {
             this.entry.arm(cx.waker());
         }
@@ -290,10 +254,12 @@ impl<F: Future> Region<F> {
         cx: &mut Context<'_>,
     ) -> Option<Poll<End<F::Output>>> {
         let this = self.project();
-        let inside = Enter::bud(&mut this.entry.slot, task, cx.waker())?;
-        let poll = poll_future(this.fut, &mut this.entry.rests, cx);
-        drop(inside);
-        Some(poll)
+        let Entry { slot, polled_by, rests, .. } = &mut *this.entry;
+        let (id, Slot::Bud(bud)) = (WakerId::of(cx.waker()), slot) else { return None };
+        if *polled_by != id {
+            return None;
+        }
+        current::in_bud(bud, id, task, || poll_future(this.fut, rests, cx))
     }
 
     /// The first poll of a region whose place is only planned; it is the current one.
@@ -319,14 +285,11 @@ impl<F: Future> Parts<'_, F> {
     }
 
     fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        let Entry { slot, rests, armed, .. } = &mut *self.entry;
-        if let Some(current) = slot {
-            let id = WakerId::of(cx.waker());
-            *armed &= current.polled_by == id;
-            current.polled_by = id;
-        }
-        let _inside = Enter::new(slot);
-        poll_future(self.fut.as_mut(), rests, cx)
+        let Entry { slot, polled_by, track, rests, armed, .. } = &mut *self.entry;
+        let id = WakerId::of(cx.waker());
+        *armed &= std::mem::replace(polled_by, id) == id;
+        let (fut, track) = (self.fut.as_mut(), track.as_ref());
+        slot.inside(id, track, || poll_future(fut, rests, cx))
     }
 
     /// A poll that begins with the cancel visible.
@@ -334,13 +297,12 @@ impl<F: Future> Parts<'_, F> {
         let was_held = frame.begin(!std::mem::replace(&mut self.entry.saw_cancel, true));
         let began_with_budget = has_budget_remaining();
         // Without a hold nobody asks whether a wake is outstanding.
-        let last = self.entry.slot.as_mut().and_then(|current| current.track.take());
+        let last = self.entry.track.take();
         let (tracked, waker) = if was_held { tracked(last, cx.waker()) } else { (None, cx.waker().clone()) };
         if tracked.as_ref().is_some_and(|tracked| tracked.track.is_disturbed()) {
             frame.disturb();
         }
-        let track = tracked.as_ref().map(|tracked| Arc::clone(&tracked.track));
-        self.entry.slot.iter_mut().for_each(|current| current.track.clone_from(&track));
+        self.entry.track = tracked.as_ref().map(|tracked| Arc::clone(&tracked.track));
         let poll = self.poll_inside(&mut Context::from_waker(&waker));
         if poll.is_ready() {
             return poll;
@@ -410,66 +372,6 @@ impl<T> End<T> {
     }
 }
 
-impl Entry {
-    pub(crate) fn new(cutting: Cutting) -> Self {
-        Self { slot: None, armed: false, saw_cancel: false, grace: Grace::default(), cutting, rests: None }
-    }
-
-    /// That of a whole task.
-    pub(crate) fn within(frame: Arc<Frame>) -> Self {
-        Self { slot: Some(Current::at(frame)), ..Self::new(Cutting::Unwinds) }
-    }
-
-    /// The frame of the region; not known while it is being polled.
-    pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
-        self.slot.as_ref().and_then(Current::frame)
-    }
-
-    /// The cancel that the last poll has seen was taken back.
-    fn forget_cancel(&mut self) {
-        if std::mem::take(&mut self.saw_cancel) {
-            self.slot.iter_mut().for_each(|current| current.track = None);
-        }
-    }
-
-    /// Makes sure that a cancel wakes the task. If the last waker was taken, a cancel may have come meanwhile: look again.
-    #[inline]
-    fn arm(&mut self, waker: &Waker) {
-        let is_armed = |current: &Current| current.frame().is_none_or(|frame| frame.is_armed());
-        if !self.armed || !self.slot.as_ref().is_some_and(is_armed) {
-            self.arm_anew(waker);
-        }
-    }
-
-    fn arm_anew(&mut self, waker: &Waker) {
-        let Some(current) = &mut self.slot else { return };
-        let Some(frame) = current.frame() else { return };
-        frame.arm(waker);
-        let is_cancelled = frame.is_cancelled();
-        current.polled_by = WakerId::of(waker);
-        self.armed = true;
-        if is_cancelled != self.saw_cancel {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// What a cancelled poll that ended pending means. One that Tokio's budget has ended proves nothing, and is repeated (M1).
-    fn verdict(&mut self, frame: &Frame, began_with_budget: bool, woken: bool) -> Verdict {
-        let held = frame.is_held_in_this_poll();
-        if held {
-            // What a hold uses up is not taken from the turn of the code after it.
-            self.grace = Grace::default();
-        }
-        let conclusive = if held { has_budget_remaining() } else { self.grace.is_conclusive(began_with_budget) };
-        if !held && !conclusive {
-            return Verdict::Probe;
-        }
-        let verdict = frame.judge(woken);
-        // A hold that was polled may have gone since, on another thread; then this poll proves nothing after all.
-        if verdict == Verdict::Cut && !conclusive { Verdict::Probe } else { verdict }
-    }
-}
-
 /// The track of one poll; whoever has begun it ends it.
 struct Tracked {
     track: Arc<Track>,
@@ -488,8 +390,8 @@ impl Drop for Tracked {
 /// polls: `last` is that of the poll before.
 fn tracked(last: Option<Arc<Track>>, waker: &Waker) -> (Option<Tracked>, Waker) {
     let known = current::with(|current| {
-        let (_, current) = current?;
-        (current.polled_by == WakerId::of(waker)).then(|| current.track.clone()).flatten()
+        let (_, level) = current?;
+        if level.polled_by == WakerId::of(waker) { level.track.cloned() } else { None }
     });
     if let Some(track) = known {
         return (Some(Tracked { track, ends: false }), waker.clone());

@@ -86,9 +86,7 @@ pub(crate) fn tasks_in(root: &Arc<Node>) -> Vec<TaskRef> {
 pub(crate) fn inside(root: &Arc<Node>, call: impl FnOnce()) {
     let handle = root.host().and_then(|host| host.handle.clone());
     let _runtime = handle.as_ref().map(|handle| handle.enter());
-    let mut slot = Some(current::Current::at(Frame::of_node(Arc::clone(root), true)));
-    let _inside = current::Enter::new(&mut slot);
-    call();
+    current::inside(&Frame::of_node(Arc::clone(root), true), call);
 }
 
 /// The tasks among members that have not ended, in the order of their numbers. A task with a node of its own is found twice.

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::node::Kind;
-use crate::current::{self, Current};
+use crate::current::{self, Level};
 use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
 use crate::shield::Exposed;
@@ -32,22 +32,16 @@ impl Seat {
 
     /// The future stays pending: it holds the frame in which it was polled.
     pub(crate) fn stay(&mut self, cx: &Context<'_>) {
-        let around = current::with(|current| match current {
-            Some((_, current)) if self.is_fresh(current, cx.waker()) => None,
-            Some((frame, current)) => Some(Some((Arc::clone(frame), current.polled_by))),
-            None => Some(None),
+        current::with(|current| match current {
+            Some((_, level)) if self.is_fresh(level, cx.waker()) => {}
+            Some((frame, level)) => self.hold.renew(Arc::clone(frame), level.polled_by, cx.waker()),
+            None => self.hold.release(),
         });
-        // What the hold gives up may be a waker that looks at the current frame when it is dropped: not inside `with`.
-        match around {
-            None => {}
-            Some(Some((frame, polled_by))) => self.hold.renew(frame, polled_by, cx.waker()),
-            Some(None) => self.hold.release(),
-        }
     }
 
     /// True if [`stay`](Self::stay) inside of `outer` has nothing to do.
     #[inline]
-    fn is_fresh(&self, outer: &Current, waker: &Waker) -> bool {
+    fn is_fresh(&self, outer: &Level<'_>, waker: &Waker) -> bool {
         outer.frame().is_some_and(|frame| self.hold.is_fresh(frame, outer.polled_by, waker))
     }
 
@@ -186,7 +180,7 @@ impl Branch {
     /// True if the future is polled where it was last, with the same waker: [`follow`](Self::follow) and [`stay`](Self::stay) have
     /// nothing to do.
     #[inline]
-    pub(crate) fn is_fresh(&self, outer: &Current, waker: &Waker) -> bool {
+    pub(crate) fn is_fresh(&self, outer: &Level<'_>, waker: &Waker) -> bool {
         !self.settled && self.seat.is_fresh(outer, waker)
     }
 

@@ -11,7 +11,7 @@ use crate::host::{self, Node};
 /// One part of an owner that is alive, counted out when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket<W: Weigh = Weight> {
-    /// None while it is lent, and once the part is that of another ticket.
+    /// None once the part is that of another ticket.
     owner: Option<Arc<Node>>,
     weight: W,
 }
@@ -45,16 +45,7 @@ impl<W: Weigh> Ticket<W> {
     }
 
     pub(crate) fn owner(&self) -> &Arc<Node> {
-        self.owner.as_ref().expect("it is not lent")
-    }
-
-    /// Gives the reference to the owner away; [`give_back`](Self::give_back) has to follow, else nothing is counted out.
-    pub(crate) fn lend(&mut self) -> Arc<Node> {
-        self.owner.take().expect("it is not lent")
-    }
-
-    pub(crate) fn give_back(&mut self, owner: Arc<Node>) {
-        self.owner = Some(owner);
+        self.owner.as_ref().expect("the part is its own")
     }
 
     /// The same part, with its weight at hand.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Around, Current, Enter, Spot, around};
+use super::enter::Draft;
+use super::{Growing, Level, Made, Place, Spot, born_inside};
 use crate::clock::Ticks;
 use crate::core::frame::WakerId;
 use crate::core::node::{Chain, Outer};
@@ -12,7 +13,6 @@ use crate::host::{self, BudSeat, Frame, Node};
 use crate::plan::Sketch;
 
 /// Where a bud can be planted.
-#[derive(Clone)]
 struct Soil {
     home: Arc<Node>,
     outer: Outer,
@@ -22,65 +22,24 @@ struct Soil {
     chain: Chain,
 }
 
-/// What is around the outermost region that is only planned.
-enum Found {
-    /// A task that nothing of ours is around, or no task at all.
-    Nothing,
-    /// A task that has no node yet.
-    Task(Arc<Frame>),
-    Soil(Soil),
-}
-
-/// Where a region goes that waits, with the outermost of those around it that are only planned.
-pub(super) struct Site {
-    first: Option<usize>,
-    found: Found,
-}
-
-impl Site {
-    /// Plants a region, polled with `waker`, and those around it that are only planned. None if it needs a node because it is cancelled.
-    pub(super) fn plant(self, sketch: &Sketch, waker: &Waker, now: Ticks) -> Option<Current> {
-        let mut soil = self.found.soil()?;
-        let mut next = self.first;
-        while let Some((depth, outer)) = next.and_then(|depth| Some((depth, around(|around| around.sketch(depth))??))) {
-            let Some(planted) = soil.clone().plant(&outer, waker, now) else {
-                around(|around| around.levels[depth].sketch = Some(outer)).unwrap_or_default();
-                return None;
-            };
-            (soil.outer, soil.chain) = (planted.as_outer(), planted.chain());
-            around(|around| around.put(depth, Spot::Bud(planted))).unwrap_or_default();
-            next = Some(depth + 1);
-        }
-        let planted = soil.plant(sketch, waker, now)?;
-        Some(Current { polled_by: WakerId::of(waker), ..Current::new(Spot::Bud(planted)) })
-    }
-}
-
-impl Found {
-    fn soil(self) -> Option<Soil> {
-        match self {
-            Self::Soil(soil) => Some(soil),
-            Self::Task(frame) => Some(Soil {
-                home: frame.branch(),
-                outer: Outer::Frame,
-                owned: frame.is_owned(),
-                chain: Chain::default(),
-            }),
-            // A task stays on its runtime; the main future of one is polled on any.
-            Self::Nothing => {
-                tokio::task::try_id()?;
-                Some(Soil {
-                    home: host::root(),
-                    outer: Outer::Task(host::thread_number()),
-                    owned: false,
-                    chain: Chain::default(),
-                })
-            }
-        }
-    }
-}
-
 impl Soil {
+    /// A task that nothing of ours is around. It stays on its runtime; the main future of one is polled on any.
+    fn bare() -> Option<Self> {
+        tokio::task::try_id()?;
+        let outer = Outer::Task(host::thread_number());
+        Some(Self { home: host::root(), outer, owned: false, chain: Chain::default() })
+    }
+
+    fn in_frame(frame: &Arc<Frame>) -> Self {
+        let home = frame.own_node().map_or_else(|| frame.branch(), Arc::clone);
+        Self { home, outer: Outer::Frame, owned: frame.is_owned(), chain: Chain::default() }
+    }
+
+    fn in_bud(bud: &BudSeat) -> Self {
+        Self { home: Arc::clone(bud.home()), outer: bud.as_outer(), owned: bud.is_owned(), chain: bud.chain() }
+    }
+
+    /// None if the region needs a node because it is cancelled.
     #[inline]
     fn plant(self, sketch: &Sketch, waker: &Waker, now: Ticks) -> Option<BudSeat> {
         if sketch.deadline().is_some_and(|at| at <= now) {
@@ -107,88 +66,62 @@ impl Soil {
     }
 }
 
-impl Around {
-    /// Where a region goes that is polled with the waker `id`. None if it is polled by another one than what is around it, so that it has
+impl Level<'_> {
+    /// Gives a region its place inside of `outer`, with those around it that are only planned: a bud, or a frame if it needs a node.
+    pub(super) fn plant(outer: Option<&Level<'_>>, sketch: &Sketch, waker: &Waker) -> Draft {
+        let now = born_inside();
+        let planted = Self::soil(outer, waker, now).and_then(|soil| soil.plant(sketch, waker, now));
+        match planted {
+            Some(planted) => Draft::Planted(planted),
+            None => {
+                outer.into_iter().for_each(|outer| outer.make(true));
+                Draft::Made(sketch.make(outer.and_then(Level::frame)))
+            }
+        }
+    }
+
+    /// Where a region goes that is polled with this waker. None if it is polled by another one than what is around it, so that it has
     /// to hold that, and needs a node, or if one of those around it that are only planned needs one.
-    pub(super) fn site(&mut self, id: WakerId) -> Option<Site> {
-        let first = self.first_planned();
-        self.grow_task(first);
-        let planned = first.map_or(&[][..], |first| &self.levels[first..]);
-        if !planned.iter().all(|level| level.polled_by == id) {
+    fn soil(level: Option<&Level<'_>>, waker: &Waker, now: Ticks) -> Option<Soil> {
+        let Some(level) = level else { return Soil::bare() };
+        if level.polled_by != WakerId::of(waker) {
             return None;
         }
-        let outer = match first {
-            Some(depth) => self.levels[depth].outer.as_ref(),
-            None => self.current.as_ref(),
-        };
-        Some(Site { first, found: outer.map_or(Some(Found::Nothing), |outer| outer.found(id))? })
-    }
-
-    /// True if a bud finds itself where it was planted, polled with the waker `id`.
-    fn is_around(&self, bud: &BudSeat, id: WakerId, task: Option<tokio::task::Id>) -> bool {
-        match &self.current {
-            Some(outer) => outer.is_around(bud, id),
-            None => matches!(bud.outer(), Outer::Task(_)) && self.levels.is_empty() && tokio::task::try_id() == task,
+        if let Some(planned) = level.unmade().filter(|planned| !planned.is_begun.get()) {
+            let planted = Self::soil(level.outer, waker, now)?.plant(planned.sketch, waker, now)?;
+            drop(planned.made.set(Made::Bud(Growing::new(planted))));
+        }
+        if let Place::Leaf(_) = level.place {
+            level.grow();
+        }
+        match level.spot()? {
+            Spot::Leaf(_) => None,
+            Spot::Bud(bud) => Some(Soil::in_bud(bud)),
+            Spot::Frame(frame) => frame.may_have_buds().then(|| Soil::in_frame(frame)),
         }
     }
 
-    /// Takes the sketch of a region that is only planned.
-    fn sketch(&mut self, depth: usize) -> Option<Sketch> {
-        self.levels.get_mut(depth)?.sketch.take()
-    }
-}
-
-impl Current {
-    /// As what is around a bud. What is polled with another waker has to hold it.
-    fn found(&self, id: WakerId) -> Option<Found> {
-        if self.polled_by != id {
-            return None;
-        }
-        let soil =
-            |home: &Arc<Node>, outer, owned, chain| Found::Soil(Soil { home: Arc::clone(home), outer, owned, chain });
-        Some(match (self.frame(), self.bud()) {
-            (Some(frame), _) if !frame.may_have_buds() => return None,
-            (Some(frame), _) => match frame.own_node() {
-                Some(node) => soil(node, Outer::Frame, frame.is_owned(), Chain::default()),
-                None => Found::Task(Arc::clone(frame)),
-            },
-            (None, Some(bud)) => soil(bud.home(), bud.as_outer(), bud.is_owned(), bud.chain()),
-            (None, None) => return None,
-        })
-    }
-
-    /// The task that polls a bud with nothing of ours around it.
-    pub(crate) fn bare_task(&self) -> Option<tokio::task::Id> {
-        let is_bare = self.bud().is_some_and(|bud| matches!(bud.outer(), Outer::Task(_)));
-        if is_bare { tokio::task::try_id() } else { None }
-    }
-
-    /// True if a bud that was planted inside of this finds itself there again, polled with the waker `id`.
-    fn is_around(&self, bud: &BudSeat, id: WakerId) -> bool {
-        let is_same = match (self.frame(), self.bud()) {
-            (Some(frame), _) => {
+    /// True if a bud that was planted in what is around this code finds itself there again, polled with the waker `id`.
+    #[inline]
+    pub(super) fn is_around(
+        outer: Option<&Level<'_>>,
+        bud: &BudSeat,
+        id: WakerId,
+        task: Option<tokio::task::Id>,
+    ) -> bool {
+        let Some(outer) = outer else { return matches!(bud.outer(), Outer::Task(_)) && tokio::task::try_id() == task };
+        let is_same = match outer.spot() {
+            Some(Spot::Frame(frame)) => {
                 bud.outer() == Outer::Frame && frame.own_node().is_some_and(|node| Arc::ptr_eq(node, bud.home()))
             }
-            (None, Some(outer)) => bud.outer() == outer.as_outer() && Arc::ptr_eq(outer.home(), bud.home()),
-            (None, None) => false,
+            Some(Spot::Bud(outer)) => bud.outer() == outer.as_outer() && Arc::ptr_eq(outer.home(), bud.home()),
+            Some(Spot::Leaf(_)) | None => false,
         };
-        is_same && self.polled_by == id
+        is_same && outer.polled_by == id
     }
 }
 
-impl<'a> Enter<'a> {
-    /// Enters a bud, if it is where it was, is polled with the waker that it had, and nothing has happened to it.
-    #[inline]
-    pub(crate) fn bud(slot: &'a mut Option<Current>, task: Option<tokio::task::Id>, waker: &Waker) -> Option<Self> {
-        let id = WakerId::of(waker);
-        let entered = around(|around| {
-            let planted = slot.as_ref().filter(|current| current.polled_by == id).and_then(Current::bud);
-            let is_same = planted.is_some_and(|bud| !bud.is_over() && around.is_around(bud, id, task));
-            if is_same {
-                around.enter(slot);
-            }
-            is_same
-        });
-        entered.unwrap_or(false).then(|| Self { slot, entered: true })
-    }
+/// The task that polls a bud with nothing of ours around it.
+pub(crate) fn bare_task(bud: &BudSeat) -> Option<tokio::task::Id> {
+    if matches!(bud.outer(), Outer::Task(_)) { tokio::task::try_id() } else { None }
 }

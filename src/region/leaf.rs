@@ -10,8 +10,8 @@ use tokio::task::coop::has_budget_remaining;
 use super::{Cut, End, Parts, Payload, discard, poll_future};
 use crate::core::frame::WakerId;
 use crate::core::node::TaskKey;
-use crate::current::EnterLeaf;
-use crate::host::{Frame, Node};
+use crate::current;
+use crate::host::{Frame, LeafSeat, Node};
 use crate::ticket::{Regular, Ticket};
 
 /// What such a task keeps beside its future, which is always polled with one waker. It is small: there may be millions.
@@ -68,9 +68,8 @@ impl Plain {
         }
         let is_cancelled = self.home().is_cancelled();
         let began_with_budget = is_cancelled && has_budget_remaining();
-        let inside = EnterLeaf::new(&mut self.ticket, self.key, is_cancelled, WakerId::of(cx.waker()));
-        let poll = poll_future(fut.as_mut(), &mut None, cx);
-        let grown = inside.end();
+        let id = WakerId::of(cx.waker());
+        let (poll, grown) = current::in_leaf(self.seat(is_cancelled), id, || poll_future(fut.as_mut(), &mut None, cx));
         if poll.is_ready() {
             return Ok(poll);
         }
@@ -137,17 +136,18 @@ impl Plain {
 
     /// The same, maybe in a poll that began with the cancel visible.
     fn discard_in<F>(&mut self, fut: Pin<&mut Option<F>>, saw_cancel: bool) -> Result<(), Payload> {
-        let inside = EnterLeaf::new(&mut self.ticket, self.key, saw_cancel, WakerId::of(Waker::noop()));
-        let result = discard(fut, &mut None);
-        drop(inside.end());
-        result
+        current::in_leaf(self.seat(saw_cancel), WakerId::of(Waker::noop()), || discard(fut, &mut None)).0
+    }
+
+    fn seat(&self, saw_cancel: bool) -> LeafSeat<'_> {
+        LeafSeat::new(self.home(), self.key, saw_cancel)
     }
 }
 
 impl<F: Future> Parts<'_, F> {
     /// Goes on in the frame that the task has got.
     pub(crate) fn go_on(&mut self, grown: &Grown, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
-        self.entry.slot.iter_mut().for_each(|current| current.polled_by = WakerId::of(cx.waker()));
+        self.entry.polled_by = WakerId::of(cx.waker());
         match grown.polled {
             Polled::Not => self.poll(cx),
             Polled::Pending => {

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::task::LocalKey;
 
 use super::body::{Body, ShieldEnd};
-use crate::current::{self, Current, Enter};
+use crate::current;
 use crate::host::{self, Frame, Node};
 use crate::outcome::Panic;
 use crate::report::{Event, Subject};
@@ -109,11 +109,8 @@ impl<F: Future> Rescued<F> {
     /// owner, and a finalizer outside, wait for it, too.
     fn finish(&mut self, end: ShieldEnd<F::Output>, node: &Arc<Node>) {
         let owner = self.ticket.as_ref().map_or(node, Ticket::owner);
-        let mut place = Some(Current::at(Frame::of_node(Arc::clone(owner), true)));
-        let (rest, ()) = collect(|| {
-            let _inside = Enter::new(&mut place);
-            self.after.finish(end, node);
-        });
+        let frame = Frame::of_node(Arc::clone(owner), true);
+        let (rest, ()) = collect(|| current::inside(&frame, || self.after.finish(end, node)));
         self.wait_for(rest);
     }
 

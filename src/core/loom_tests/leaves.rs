@@ -8,7 +8,7 @@ use super::super::node::{self, Leaf, TaskKey};
 use super::super::sync::{Arc, model};
 use super::{Bell, Frame, Hold, Node, Poller, WakerId, cause, join, nursery, root, scope, spawn};
 
-type LeafSeat = node::LeafSeat<()>;
+type LeafSeat<'a> = node::LeafSeat<'a, ()>;
 type Member = node::Member<()>;
 
 /// A task that is polled as `Child` does: as a leaf until it finds that it has a frame.
@@ -212,7 +212,7 @@ fn who_knows_a_leaf_that_has_ended_does_not_cancel_the_next_in_its_place() {
         let (key, known) = home.add_leaf(Leaf::new(2, Location::caller(), 0));
         assert_eq!(key, task.key);
         join(cancel);
-        let next = LeafSeat::new(home, key, false);
+        let next = LeafSeat::new(&home, key, false);
         assert!(!next.is_cancelled() && !known.has_ended());
         assert!(member.has_ended());
     });

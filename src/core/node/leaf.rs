@@ -173,23 +173,19 @@ impl<H> Member<H> {
 }
 
 /// A leaf, as what is inside it finds it during one poll.
-pub(crate) struct LeafSeat<H> {
-    home: Arc<Node<H>>,
+pub(crate) struct LeafSeat<'a, H> {
+    home: &'a Arc<Node<H>>,
     key: TaskKey,
     /// The poll that goes on began with the cancel visible.
     saw_cancel: bool,
 }
 
-impl<H> LeafSeat<H> {
-    pub(crate) fn new(home: Arc<Node<H>>, key: TaskKey, saw_cancel: bool) -> Self {
+impl<'a, H> LeafSeat<'a, H> {
+    pub(crate) fn new(home: &'a Arc<Node<H>>, key: TaskKey, saw_cancel: bool) -> Self {
         Self { home, key, saw_cancel }
     }
 
     pub(crate) fn home(&self) -> &Arc<Node<H>> {
-        &self.home
-    }
-
-    pub(crate) fn into_home(self) -> Arc<Node<H>> {
         self.home
     }
 
