@@ -133,6 +133,10 @@ impl Level<'_> {
     /// None for what nothing has looked into.
     #[inline]
     pub(crate) fn frame(&self) -> Option<&Arc<Frame>> {
+        // Most often, and one comparison.
+        if let Place::Frame(frame) = self.place {
+            return Some(frame);
+        }
         match self.spot()? {
             Spot::Leaf(_) | Spot::Bud(_) => None,
             Spot::Frame(frame) => Some(frame),

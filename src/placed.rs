@@ -154,11 +154,9 @@ impl<F: Future> Placed<F> {
         }
         let this = self.as_mut().project();
         let Place::Made(branch) = this.place else { return self.poll_new(cx) };
-        let poll = this.region.poll_at(branch, cx);
-        if poll.is_ready() {
-            *this.place = Place::Gone;
-        }
-        poll
+        let Poll::Ready(end) = this.region.poll_at(branch, cx) else { return Poll::Pending };
+        *this.place = Place::Gone;
+        Poll::Ready(end)
     }
 
     fn end_poll_of_bud<T>(mut self: Pin<&mut Self>, poll: Poll<T>, cx: &Context<'_>) -> Poll<T> {

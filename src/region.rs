@@ -241,10 +241,11 @@ impl<F: Future> Region<F> {
         }
         let fits = |outer: &Level<'_>| branch.is_fresh(outer, waker);
         let poll = current::in_frame_if(frame, id, fits, || poll_future(this.fut, rests, cx))?;
-        if poll.is_pending() {
+        let Poll::Ready(end) = poll else {
             this.entry.arm(cx.waker());
-        }
-        Some(poll)
+            return Some(Poll::Pending);
+        };
+        Some(Poll::Ready(end))
     }
 
     /// The poll of a bud, whose task is known if nothing of ours is around it. None if it has to have a frame by now.
