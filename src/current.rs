@@ -31,6 +31,8 @@ pub(crate) struct Level<'a> {
     pub(crate) polled_by: WakerId,
     /// Of a frame that is polled with the cancel visible, and that something holds.
     pub(crate) track: Option<&'a Arc<Track>>,
+    /// False for code that is not polled: on a thread of blocking work, or in a hook.
+    is_polled: bool,
 }
 
 /// What is polled.
@@ -308,6 +310,11 @@ pub(crate) fn timed_node() -> Arc<Node> {
 pub(crate) fn made_node() -> Arc<Node> {
     let node = around(|level| outwards(level).find_map(Level::spot).map(|spot| Arc::clone(spot.node())));
     node.unwrap_or_else(host::root)
+}
+
+/// True if the code that runs here is in no poll of ours: it blocks a thread, and nobody could drop it when it is cut off.
+pub(crate) fn is_beside_polls() -> bool {
+    around(|level| level.is_some_and(|level| !level.is_polled))
 }
 
 /// True if somebody waits for the task that runs here. Makes nothing.

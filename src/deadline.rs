@@ -271,6 +271,10 @@ pub(crate) fn has_timer(host: &Host) -> bool {
     if let Some(known) = host.timers.has_timer.get() {
         return *known;
     }
+    if tokio::runtime::Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed()) {
+        // The thread is being torn down, and enters no runtime any more: the next one finds out.
+        return true;
+    }
     let has_timer = host.handle.as_ref().is_some_and(|handle| {
         let _inside = handle.enter();
         // A runtime does not say whether it has one, but Tokio panics if it has none, and the panic hook says why.

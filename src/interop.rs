@@ -165,6 +165,9 @@ mod token {
         let scope = CancelScope::new();
         let handle = scope.handle();
         async move {
+            if token.is_cancelled() {
+                handle.cancel("its token was cancelled");
+            }
             let (running, ended) = oneshot::channel::<()>();
             serve(async move {
                 select(std::pin::pin!(token.cancelled()), ended).await;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write};
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -262,7 +262,7 @@ pub struct Reporter(Arc<dyn Fn(&Event) + Send + Sync>);
 
 impl Reporter {
     /// A reporter that calls `hear`. It is called on workers, and for what a stop says on a thread of its own, for which half a second is
-    /// waited; so it must not wait.
+    /// waited; so it must not wait. A panic in it is not passed on: the panic hook has said it.
     pub fn new(hear: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hear))
     }
@@ -283,7 +283,8 @@ impl Reporter {
     }
 
     pub(crate) fn report(&self, event: &Event) {
-        (self.0)(event);
+        // Whoever has something to report may be unwinding.
+        drop(catch_unwind(AssertUnwindSafe(|| (self.0)(event))));
     }
 }
 

@@ -148,8 +148,8 @@ impl<F: Future> Future for Scoped<F> {
         match ready!(self.project().placed.poll(cx)) {
             End::Done(value) => Poll::Ready(Ok(value)),
             End::Panicked(payload) => resume_unwind(payload),
-            // The unwinding goes on outside: this future never returns.
-            End::Cut(cut) if cut.goes_on => Poll::Pending,
+            // The unwinding goes on outside: this future never returns, unless a thread blocks on it, which nobody could drop.
+            End::Cut(cut) if cut.goes_on && !current::is_beside_polls() => Poll::Pending,
             End::Cut(cut) => Poll::Ready(Err(Cancelled::new(cut.cause))),
         }
     }

@@ -10,7 +10,7 @@ use crate::core::node::Kind;
 use crate::current::{self, Level};
 use crate::deadline;
 use crate::host::{self, Frame, Hold, Node};
-use crate::shield::Exposed;
+use crate::shield::{self, Exposed};
 use crate::ticket::Ticket;
 
 /// The hold of a future on the frame in which it is polled, followed when the future moves (M4).
@@ -145,7 +145,16 @@ impl Branch {
         deadline::follow(&self.node, before.as_ref(), &parent);
         let owned = outer.is_some_and(|outer| outer.is_owned());
         frame.set_owned(owned);
+        if let Some(counted) = self.ticket.take() {
+            // It may be another root now.
+            self.ticket = Ticket::at_root(&self.node);
+            drop(counted);
+        }
         self.arrive(owned);
+        if parent.is_cancelled() {
+            // A shield that comes into what is cancelled holds it off from now on.
+            shield::start(&self.node);
+        }
     }
 
     /// For a future outside of any frame, which has no frame that could tell.
@@ -163,7 +172,8 @@ impl Branch {
         let home = parent.as_ref().and_then(|parent| parent.host()?.handle.as_ref());
         match (home, Handle::try_current()) {
             (Some(home), Ok(here)) => home.id() != here.id(),
-            (None, _) | (_, Err(_)) => false,
+            (None, Ok(_)) => parent.is_some(),
+            (_, Err(_)) => false,
         }
     }
 

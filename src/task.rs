@@ -19,6 +19,7 @@ use crate::host::{self, Frame, Member};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::report::{Event, Subject};
+use crate::seat::Seat;
 use crate::trace;
 
 /// The number of a task, unique in its process.
@@ -175,6 +176,8 @@ pub struct Task<T, E = Infallible> {
     task: TaskRef,
     /// What to do with an outcome that nobody looked at; set if nobody else would see it.
     unseen: Option<Unseen<T, E>>,
+    /// Holds a cancel of who awaits it off, between its end and the moment at which its outcome is here. Boxed, because it is rare.
+    held: Option<Box<Seat>>,
 }
 
 type Unseen<T, E> = fn(JoinHandle<Outcome<T, Arc<E>>>, &Arc<Frame>);
@@ -186,7 +189,7 @@ impl<T, E> Task<T, E> {
         E: fmt::Display + Send + Sync + 'static,
     {
         let unseen = policy.handle_owns().then_some(report_ended::<T, E> as Unseen<T, E>);
-        Self { join: Some(join), task, unseen }
+        Self { join: Some(join), task, unseen, held: None }
     }
 
     /// Returns the task as others see it.
@@ -243,8 +246,14 @@ impl<T, E> Future for Task<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let join = self.join.as_mut().expect("the outcome of a task is returned once");
-        let Poll::Ready(result) = Pin::new(join).poll(cx) else { return Poll::Pending };
-        self.join = None;
+        let Poll::Ready(result) = Pin::new(join).poll(cx) else {
+            // What has ended is not lost to a cancel that came after it, which its own success may have caused.
+            if current::is_cancelled() && self.task.is_finished() {
+                self.held.get_or_insert_default().stay(cx);
+            }
+            return Poll::Pending;
+        };
+        (self.join, self.held) = (None, None);
         Poll::Ready(settled(result))
     }
 }

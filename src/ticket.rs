@@ -55,6 +55,13 @@ impl<W: Weigh> Ticket<W> {
 }
 
 impl Ticket {
+    /// Counts one more child in at `owner`, unless that has ended. Where only daemons are left, it counts as they do.
+    pub(crate) fn of_child(owner: Arc<Node>, weight: Weight) -> Option<Self> {
+        let live = owner.live()?;
+        let weight = if live.try_acquire(weight) { weight } else { live.try_adopt()? };
+        Some(Self { owner: Some(owner), weight })
+    }
+
     /// Counts in what was rescued or adopted, at the nearest owner around `node` that has not ended.
     pub(crate) fn nearest(node: &Arc<Node>) -> Option<Self> {
         CoreNode::around(node).find_map(|owner| {

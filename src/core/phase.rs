@@ -112,6 +112,8 @@ pub(crate) enum Event {
     HooksOver,
     /// Nobody takes part in the graceful phase any more.
     PartsGone,
+    /// Somebody takes part in it.
+    PartsCame,
     /// Main has ended.
     MainEnded,
     /// Nothing of the run is alive, for good.
@@ -214,6 +216,7 @@ impl Machine {
             Event::DelayOver => self.open.delay = false,
             Event::HooksOver => self.open.hooks = false,
             Event::PartsGone => self.open.graceful = false,
+            Event::PartsCame => self.open.graceful |= self.rung == Rung::Graceful && self.phase < Phase::InFlight,
             Event::MainEnded if self.phase == Phase::Running => self.enter(Phase::Cancelling, &mut actions),
             Event::MainEnded => {}
             Event::Empty => {

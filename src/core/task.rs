@@ -1,6 +1,7 @@
 //! What is known of one task, for as long as anybody looks at it.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use super::node::Info;
@@ -50,9 +51,10 @@ impl TaskInfo {
         Self { status, ..self }
     }
 
-    /// What it is doing, in its own words. No lock may be held: they are those of the user.
+    /// What it is doing, in its own words. No lock may be held: they are those of the user. If they panic, the panic hook has said why.
     pub(crate) fn status(&self) -> Option<String> {
-        self.status.as_ref().map(|status| status())
+        let status = self.status.as_ref()?;
+        Some(catch_unwind(AssertUnwindSafe(status)).unwrap_or_else(|_| "its status panicked".to_owned()))
     }
 
     pub(crate) fn name(&self) -> Arc<str> {

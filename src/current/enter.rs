@@ -20,7 +20,7 @@ pub(crate) enum Draft {
 
 impl<'a> Level<'a> {
     fn new(outer: Option<&'a Self>, place: Place<'a>, polled_by: WakerId) -> Self {
-        Self { outer, place, polled_by, track: None }
+        Self { outer, place, polled_by, track: None, is_polled: true }
     }
 
     #[inline]
@@ -33,9 +33,10 @@ impl<'a> Level<'a> {
     }
 }
 
-/// Runs it as if inside of a frame.
+/// Runs it, which is no poll, as if inside of a frame.
 pub(crate) fn inside<R>(frame: &Arc<Frame>, run: impl FnOnce() -> R) -> R {
-    in_frame(frame, WakerId::of(Waker::noop()), None, run)
+    let id = WakerId::of(Waker::noop());
+    around(|outer| Level { is_polled: false, ..Level::new(outer, Place::Frame(frame), id) }.enter(run))
 }
 
 /// The same for what may take long.

@@ -218,10 +218,11 @@ impl<E: fmt::Display> Place<E> {
             }
         };
         let early = self.gate().is_some_and(|gate| gate.close());
+        let mut winner = None;
         let outcome = match (end, self.gate()) {
             (end, Some(gate)) if early => gate.hand_back(end, home),
             (Ended::Returned(Ok(value)), _) => {
-                fate::succeed(home, name);
+                winner = fate::succeed(home).then(name);
                 Outcome::Ok(value)
             }
             (Ended::Returned(Err(error)), _) => {
@@ -237,6 +238,8 @@ impl<E: fmt::Display> Place<E> {
             }
         };
         let unseen = self.leave(was_cut, husk);
+        // After its end is known: whoever awaits it hears of that before the cancel.
+        winner.into_iter().for_each(|name| fate::cancel_losers(home, name));
         // A child whose handle owns it has a frame. Of any other nobody reports; it is counted out with `self`, before the outcome
         // goes out.
         let Some(frame) = self.frame().filter(|_| handle_owns).map(Arc::clone) else { return outcome };

@@ -30,11 +30,13 @@ pub(super) fn set_policy(node: &Node, policy: Policy) {
     owner(node).set_policy(policy as usize);
 }
 
-/// A child has ended well.
-pub(super) fn succeed(node: &Arc<Node>, task: impl FnOnce() -> Arc<str>) {
-    if policy(node) == Policy::FirstSuccess && owner(node).succeed() {
-        host::cancel(node, Cause::by(CauseKind::Succeeded, task()));
-    }
+/// A child has ended well. True if that cancels the others; [`cancel_losers`] follows when nothing of the child is in their way.
+pub(super) fn succeed(node: &Node) -> bool {
+    policy(node) == Policy::FirstSuccess && owner(node).succeed()
+}
+
+pub(super) fn cancel_losers(node: &Arc<Node>, winner: Arc<str>) {
+    host::cancel(node, Cause::by(CauseKind::Succeeded, winner));
 }
 
 /// A child has failed, and its failure is the nursery's.
@@ -79,7 +81,9 @@ fn typed<E: Send + Sync + 'static>(failures: &mut Option<Erased>) -> &mut Vec<Fa
 
 /// Reports failures that the nursery can not return, because its caller is gone or unwinds (L31).
 pub(super) fn report_all<E: fmt::Display>(node: &Node, failures: &[Failure<E>]) {
-    for failure in failures {
+    // Where the first success counts, the errors of the others do not.
+    let is_won = policy(node) == Policy::FirstSuccess && owner(node).has_succeeded();
+    for failure in failures.iter().filter(|failure| !is_won || matches!(failure.what, Failed::Panic(_))) {
         let who = Subject::child_of(node, &failure.task);
         let event = match &failure.what {
             Failed::Error(error) => Event::Failed(who, error.to_string().into()),

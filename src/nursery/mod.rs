@@ -111,7 +111,8 @@ where
         if fate::policy(&self.node).handle_owns() {
             return self.task_at(place).try_spawn(fut);
         }
-        self.spawn_leaf(fut, place, current::born())
+        let leaf = self.spawn_leaf(fut, place, current::born());
+        leaf.or_else(|refused| self.task_at(place).spawn_framed(refused.into_future()))
     }
 
     /// Begins a child of which there is nothing to know but its number, place and age, and which no handle owns.
@@ -350,9 +351,23 @@ where
         let node = &self.nursery.node;
         let policy = fate::policy(node);
         if self.is_plain() && !policy.handle_owns() {
-            return self.nursery.spawn_leaf(fut, self.info.place, self.info.born);
+            let leaf = self.nursery.spawn_leaf(fut, self.info.place, self.info.born);
+            return leaf.or_else(|refused| self.spawn_framed(refused.into_future()));
         }
-        let Some(ticket) = Ticket::at(Arc::clone(node), self.weight()) else { return Err(SpawnError::new(fut)) };
+        self.spawn_framed(fut)
+    }
+
+    /// Begins a child with a frame, which may be one of a nursery that has only daemons left.
+    #[expect(clippy::type_complexity, reason = "as for those that call it")]
+    fn spawn_framed<F>(self, fut: F) -> Result<Task<<F::Output as ChildOutput<E>>::Value, E>, SpawnError<F>>
+    where
+        F: Future + Send + 'static,
+        F::Output: ChildOutput<E>,
+        <F::Output as ChildOutput<E>>::Value: Send + 'static,
+    {
+        let node = &self.nursery.node;
+        let policy = fate::policy(node);
+        let Some(ticket) = Ticket::of_child(Arc::clone(node), self.weight()) else { return Err(SpawnError::new(fut)) };
         let shielded = self.shielded;
         let frame = self.into_frame(false);
         if shielded {
@@ -378,9 +393,12 @@ where
         O::Value: Send + 'static,
     {
         let node = &self.nursery.node;
-        let ticket = begun(Ticket::at(Arc::clone(node), self.weight()).ok_or_else(|| SpawnError::new(())));
-        let abandon = self.abandon;
+        let ticket = begun(Ticket::of_child(Arc::clone(node), self.weight()).ok_or_else(|| SpawnError::new(())));
+        let (abandon, shielded) = (self.abandon, self.shielded);
         let frame = self.into_frame(true);
+        if shielded {
+            frame.branch().set_shielded(true);
+        }
         let work = blocking::run(runtime(node), Arc::clone(&frame), abandon, work);
         let (child, task) = Child::framed(work, frame, ticket, None);
         Task::new(runtime(node).spawn(child), task, fate::policy(node))

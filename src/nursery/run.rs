@@ -335,8 +335,10 @@ where
     fn settle(&mut self) -> Poll<Result<T, NurseryError<E>>> {
         self.stage = Stage::Over;
         let node = &self.branch.node;
-        // A future that was carried out of what it unwound for has a caller again.
-        let unwinds = node.unwinds() && node.latch_on().is_some_and(|absorber| !Arc::ptr_eq(&absorber, node));
+        // A future that was carried out of what it unwound for has a caller again. One that a thread blocks on always has: that waits.
+        let unwinds = !current::is_beside_polls()
+            && node.unwinds()
+            && node.latch_on().is_some_and(|absorber| !Arc::ptr_eq(&absorber, node));
         let policy = fate::policy(node);
         let failures = fate::take(node);
         let panic = panic_of(&failures).filter(|_| policy != Policy::Collect);

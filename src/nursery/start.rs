@@ -176,7 +176,7 @@ where
     O: ChildOutput<E>,
     O::Value: Send + 'static,
 {
-    let node: Arc<Node> = CoreNode::unbound(info.clone(), None, false);
+    let node: Arc<Node> = CoreNode::unbound_below(&nursery.node, info.clone(), None, false);
     let (value, on_value) = oneshot::channel();
     let (end, on_end) = oneshot::channel();
     let gate = Arc::new(Gate {
@@ -189,7 +189,7 @@ where
     let fut = make(Started { value, open: Box::new(move || opened.open()) });
     let home = Arc::clone(&nursery.node);
     let begin = move || {
-        let ticket = Ticket::at(Arc::clone(&home), Weight::Regular)?;
+        let ticket = Ticket::of_child(Arc::clone(&home), Weight::Regular)?;
         let caller = current::branch(current::frame().as_ref());
         node.reparent(&caller);
         let task = TaskInfo::new(host::next_task_id(), info, Traits::default());

@@ -142,7 +142,7 @@ fn begin(node: &Arc<Node>, budget: Ticks) {
     }
 }
 
-fn start(node: &Arc<Node>) {
+pub(crate) fn start(node: &Arc<Node>) {
     if let Some(held_off) = node.on_held_off.get() {
         begin(node, held_off.budget);
     }

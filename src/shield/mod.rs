@@ -16,6 +16,6 @@ pub use scoped::{ScopedShield, shield_scoped};
 
 #[cfg(feature = "signal")]
 pub(crate) use body::check_budget;
-pub(crate) use body::{Budget, out_of_budget, watch};
+pub(crate) use body::{Budget, out_of_budget, start, watch};
 #[cfg(feature = "signal")]
 pub(crate) use cut::cut_shields;

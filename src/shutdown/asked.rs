@@ -51,6 +51,7 @@ pub async fn shutdown_requested() -> Reason {
     let _waiting = match current::task() {
         Some(task) => {
             shutdown.parts.join(task, || shutdown.waker());
+            shutdown.part_came();
             None
         }
         None => Some(Part::new(Arc::clone(&shutdown))),
@@ -65,6 +66,7 @@ struct Part(Arc<Shutdown>);
 impl Part {
     fn new(shutdown: Arc<Shutdown>) -> Self {
         shutdown.parts.enter();
+        shutdown.part_came();
         Self(shutdown)
     }
 }

@@ -148,6 +148,10 @@ impl Shutdown {
 
     /// The run begins. What was asked for before it is asked for now (L42).
     pub(crate) fn attach(self: &Arc<Self>, run: Run) {
+        if run.budget.is_graceful() {
+            // For all that the root owns, until that is over.
+            self.parts.enter();
+        }
         assert!(self.run.set(run).is_ok(), "a runner runs once");
         handle::enlist(self);
         #[cfg(all(feature = "systemd", unix))]
@@ -198,7 +202,7 @@ impl Shutdown {
     fn ask(self: &Arc<Self>, reason: Reason, interactive: bool, event: impl FnOnce(Takers) -> Happened) -> Vec<Action> {
         let signal = reason.signal();
         let mut machine = lock(&self.machine);
-        if !machine.is_requested() {
+        if !machine.is_requested() && machine.phase() < Phase::Exit {
             // Under the lock of the machine: the reason is that of the request which it takes for the first.
             self.reason.get_or_init(|| reason);
             self.interactive.get_or_init(|| interactive);
@@ -218,7 +222,7 @@ impl Shutdown {
         Takers {
             delay: !interactive && self.parts.hears() && !run.budget.delay.is_zero(),
             hooks: !lock(&run.hooks).is_empty(),
-            graceful: run.budget.is_graceful() || !self.parts.is_empty(),
+            graceful: !self.parts.is_empty(),
         }
     }
 
@@ -228,10 +232,20 @@ impl Shutdown {
         self.carry_out(&actions, None);
     }
 
+    /// Somebody takes part who may not have when the stop was asked for.
+    fn part_came(self: &Arc<Self>) {
+        if (Phase::Initiated..Phase::InFlight).contains(&self.phase()) {
+            self.happened(Happened::PartsCame);
+        }
+    }
+
     fn look_at_parts(self: &Arc<Self>) {
-        let wants_all = self.run.get().is_some_and(|run| run.budget.is_graceful());
-        if !wants_all && self.phase() >= Phase::Initiated && self.parts.is_empty() {
+        if self.phase() >= Phase::Initiated && self.parts.is_empty() {
             self.happened(Happened::PartsGone);
+            // Who came between the two looks has been heard before this.
+            if !self.parts.is_empty() {
+                self.part_came();
+            }
         }
     }
 

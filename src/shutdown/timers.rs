@@ -15,6 +15,7 @@ use crate::clock;
 use crate::core::cause::{Cause, CauseKind};
 use crate::core::phase::{Event as Happened, Phase};
 use crate::host::{Node, lock};
+use crate::scope::CancelScope;
 use crate::shield::cut_shields;
 
 /// A hook of the program that awaits. It runs at most once.
@@ -95,22 +96,56 @@ impl Shutdown {
     /// Main has ended, and the root owns nothing any more: the last hooks run, within the reserve. Then it is closed, when what has begun
     /// meanwhile in plain tasks has ended. True if the hooks have ended.
     pub(crate) async fn flush(self: &Arc<Self>, hooks: Vec<Hook>) -> bool {
+        let Some(run) = self.run.get() else { return true };
+        self.end_graceful(run).await;
         self.happened(Happened::Empty);
-        let reserve = self.run.get().map_or(Duration::ZERO, |run: &Run| run.budget.reserve);
-        let length = self.clock.left().map_or(reserve, |left| left.min(reserve));
-        let in_time = hooks.is_empty() || tokio::time::timeout(length, run_hooks(hooks)).await.is_ok();
-        if let Some(run) = self.run.get() {
-            if !in_time {
-                // What they have begun and shielded does not outlast the reserve either; first the shields, of which each is reported.
-                cut_shields(&run.root);
-                run.root.pierce(Cause::new(CauseKind::Budget));
-            }
-            close(&run.root).await;
-        }
+        let length = self.clock.left().map_or(run.budget.reserve, |left| left.min(run.budget.reserve));
+        // All else is cancelled by now, and that is the place of hooks, too.
+        let covered = |hooks| CancelScope::new().name("hooks of the end").shielded(true).run(run_hooks(hooks));
+        let in_time = hooks.is_empty() || tokio::time::timeout(length, covered(hooks)).await.is_ok();
+        self.close(run, in_time, length.max(LAST_GRACE)).await;
         self.happened(Happened::Flushed);
         in_time
     }
+
+    /// What no owner counts may still take part, or be a hook before the stop: the phases for those go on without main.
+    async fn end_graceful(self: &Arc<Self>, run: &Run) {
+        if run.budget.is_graceful() {
+            self.parts.leave();
+        }
+        self.happened(Happened::DelayOver);
+        self.look_at_parts();
+        self.wait(Phase::Shielded).await;
+        if let Some(live) = run.root.live() {
+            poll_fn(|cx| live.poll_idle(cx)).await;
+        }
+    }
+
+    /// Closes the root, when the time of what is still in it is up at the latest.
+    async fn close(self: &Arc<Self>, run: &Run, in_time: bool, grace: Duration) {
+        match self.clock.left() {
+            None if in_time => return close(&run.root).await,
+            Some(left) if in_time => {
+                if tokio::time::timeout(left, close(&run.root)).await.is_ok() {
+                    return;
+                }
+                self.out_of_time(run);
+            }
+            // First the shields, of which each is reported.
+            Some(_) | None => cut_shields(&run.root),
+        }
+        // Finalizers begin when what they are of is dropped, and have as long each time.
+        loop {
+            run.root.pierce(Cause::new(CauseKind::Budget));
+            if tokio::time::timeout(grace, close(&run.root)).await.is_ok() {
+                return;
+            }
+        }
+    }
 }
+
+/// What finalizers have that begin when all time is up, and no stop was asked for.
+const LAST_GRACE: Duration = Duration::from_millis(100);
 
 /// Waits until the root owns nothing any more, and closes it.
 async fn close(root: &Node) {

@@ -17,6 +17,7 @@ fn all_events() -> Vec<Event> {
         Event::DelayOver,
         Event::HooksOver,
         Event::PartsGone,
+        Event::PartsCame,
         Event::MainEnded,
         Event::Empty,
         Event::Flushed,
@@ -187,6 +188,7 @@ fn who_has_not_finished_is_said_exactly_when_a_phase_for_finishing_is_cut_short(
             | Event::DelayOver
             | Event::HooksOver
             | Event::PartsGone
+            | Event::PartsCame
             | Event::MainEnded
             | Event::Empty
             | Event::Flushed => false,
