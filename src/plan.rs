@@ -102,6 +102,11 @@ impl Plan {
         self.sketch.finalizer = true;
     }
 
+    /// Takes the budget away, to be [begun](crate::shield::Body::begin_budget) later.
+    pub(crate) fn take_budget(&mut self) -> Budget {
+        std::mem::replace(&mut self.sketch.budget, Budget::NONE)
+    }
+
     pub(crate) fn set_budget(&mut self, budget: Budget) {
         self.sketch.budget = budget;
     }

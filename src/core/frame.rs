@@ -197,28 +197,47 @@ impl<H> Frame<H> {
         match &self.under {
             Under::Node(node) => Arc::clone(node),
             Under::Frame(outer) => outer.branch(),
-            Under::Task { home, own } => Arc::clone(own.get_or_init(|| {
-                let mut info = home.info.clone();
-                if let Some(task) = &self.task {
-                    info.clone_from(&task.info);
-                }
-                let node = Node::child(home, info, false, None);
-                node.set_region(self);
-                node
-            })),
+            // What was opened in a task may outlive it: then nobody would take a new node out of the tree.
+            Under::Task { home, own } if own.get().is_none() && self.task().is_some_and(TaskInfo::has_ended) => {
+                Arc::clone(home)
+            }
+            Under::Task { home, own } => self.own_branch(home, own),
         }
+    }
+
+    fn own_branch(self: &Arc<Self>, home: &Arc<Node<H>>, own: &OnceLock<Arc<Node<H>>>) -> Arc<Node<H>> {
+        let mut is_new = false;
+        let node = own.get_or_init(|| {
+            is_new = true;
+            self.new_branch(home)
+        });
+        if is_new && self.task().is_some_and(TaskInfo::has_ended_by_now) {
+            // Its end may not have found the node.
+            self.close_task();
+        }
+        Arc::clone(node)
+    }
+
+    fn new_branch(self: &Arc<Self>, home: &Arc<Node<H>>) -> Arc<Node<H>> {
+        let mut info = home.info.clone();
+        if let Some(task) = &self.task {
+            info.clone_from(&task.info);
+        }
+        let node = Node::child(home, info, false, None);
+        node.set_region(self);
+        if self.epoch.load(Ordering::Relaxed) > 0 {
+            // It was cut already.
+            node.unwind_with(home);
+        }
+        node
     }
 
     /// Cancels the task of this frame alone, with everything opened in it. False if it had ended.
     pub(crate) fn cancel_task(self: &Arc<Self>, cause: impl FnOnce() -> Cause) -> bool {
+        let Under::Task { home, own } = &self.under else { return false };
         let Some(task) = self.task().filter(|task| !task.has_ended()) else { return false };
-        self.branch().cancel(cause());
-        if task.has_ended_by_now() {
-            // Its end may not have found the node.
-            self.close_task();
-            return false;
-        }
-        true
+        self.own_branch(home, own).cancel(cause());
+        !task.has_ended()
     }
 
     /// The end of the task of this frame. True if its handle is gone, as [`TaskInfo::end`].
@@ -306,8 +325,10 @@ impl<H> Frame<H> {
             return Verdict::Cut;
         }
         if state.polled > 0 {
-            let answered = std::mem::take(&mut state.probed) && woken;
-            state.answers = if answered { state.answers.saturating_add(1) } else { 0 };
+            // A poll that comes of the probe of a frame further in proves nothing; one that comes of anything else disturbs.
+            if std::mem::take(&mut state.probed) {
+                state.answers = if woken { state.answers.saturating_add(1) } else { 0 };
+            }
             state.restless = 0;
             let untold = state.wakers(|foreign| !foreign.told);
             drop(state);

@@ -417,14 +417,16 @@ impl<H> Node<H> {
         drop(waker);
     }
 
-    /// What is inside. A look: buds stay what they are.
+    /// What is inside, but for what only sees this node from inside of its shield. A look: buds stay what they are.
     pub(crate) fn inside(self: &Arc<Self>) -> Inside<H> {
         let tree = self.tree.lock();
-        let nodes = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
+        let mut nodes: Vec<_> = tree.children.iter().map(|(_, node)| Arc::clone(node)).collect();
         let region = tree.region.iter().map(|frame| Member::Frame(Arc::clone(frame)));
         let tasks = tree.tasks.iter().map(|(key, listed)| self.member_of(TaskKey::of(key), listed));
-        let buds = self.beds.get().map(|beds| beds.views()).unwrap_or_default();
-        Inside { nodes, members: region.chain(tasks).collect(), buds }
+        let members = region.chain(tasks).collect();
+        drop(tree);
+        nodes.retain(|node| !same(node.outside().as_ref(), Some(self)));
+        Inside { nodes, members, buds: self.beds.get().map(|beds| beds.views()).unwrap_or_default() }
     }
 }
 

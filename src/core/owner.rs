@@ -21,6 +21,8 @@ pub(crate) struct Owner {
     body_ended: AtomicBool,
     /// True once a child has ended well that the others are cancelled for. Never taken back.
     succeeded: AtomicBool,
+    /// True once a cancel from outside has cut off the body or a child. Never taken back.
+    cut_off: AtomicBool,
     /// Those of children and body.
     pub(crate) failures: Mutex<Kept>,
 }
@@ -56,6 +58,7 @@ impl Owner {
             owned: AtomicBool::new(owned),
             body_ended: AtomicBool::new(false),
             succeeded: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             failures: Mutex::new(Kept::default()),
         }
     }
@@ -95,6 +98,15 @@ impl Owner {
     /// A child has ended well. True for the first.
     pub(crate) fn succeed(&self) -> bool {
         !self.succeeded.swap(true, Ordering::Relaxed)
+    }
+
+    /// A cancel from outside has cut off the body or a child.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has_succeeded(&self) -> bool {

@@ -100,7 +100,11 @@ where
         let Poll::Ready(end) = this.span.inside(|| poll(fut, place, cx)) else { return Poll::Pending };
         let end = match end {
             End::Done(output) => Ended::Returned(output.into_child_result()),
-            End::Cut(cut) => Ended::Cut(cut.cause),
+            End::Cut(cut) => {
+                let home = place.as_ref().map(Place::home).filter(|home| cut.goes_on && home.unwinds());
+                home.into_iter().for_each(|home| fate::owner(home).cut_off());
+                Ended::Cut(cut.cause)
+            }
             End::Panicked(payload) => Ended::Panicked(payload),
         };
         Poll::Ready(match place.take() {

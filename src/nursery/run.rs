@@ -312,7 +312,12 @@ where
                     BodyEnd::Failed
                 }
             },
-            End::Cut(cut) => BodyEnd::Cut(cut.cause),
+            End::Cut(cut) => {
+                if cut.goes_on {
+                    fate::owner(node).cut_off();
+                }
+                BodyEnd::Cut(cut.cause)
+            }
             End::Panicked(payload) => {
                 fate::fail::<E>(node, name(), Failed::Panic(Panic::new(payload)));
                 if fate::policy(node) == Policy::Supervise {
@@ -336,8 +341,8 @@ where
         self.stage = Stage::Over;
         let node = &self.branch.node;
         // A future that was carried out of what it unwound for has a caller again. One that a thread blocks on always has: that waits.
-        let unwinds = !current::is_beside_polls()
-            && node.unwinds()
+        let unwinds = fate::owner(node).is_cut_off()
+            && !current::is_beside_polls()
             && node.latch_on().is_some_and(|absorber| !Arc::ptr_eq(&absorber, node));
         let policy = fate::policy(node);
         let failures = fate::take(node);

@@ -89,6 +89,15 @@ impl<F> Body<F> {
         }
     }
 
+    /// Gives it the budget that it was made without.
+    pub(crate) fn give_budget(&self, budget: Budget) {
+        if let Some(node) = self.node() {
+            if let Some(held_off) = budget.held_off(node.host()) {
+                node.on_held_off.get_or_init(|| held_off);
+            }
+        }
+    }
+
     /// Lets the budget run, if it does not yet.
     pub(crate) fn start_budget(&self) {
         self.node().into_iter().for_each(start);
@@ -110,7 +119,7 @@ impl<F: Future> Body<F> {
 impl Budget {
     /// The runner's, none outside of a run. No other is zero.
     pub(crate) const DEFAULT: Self = Self(0);
-    const NONE: Self = Self(Ticks::MAX);
+    pub(crate) const NONE: Self = Self(Ticks::MAX);
 
     /// # Panics
     ///

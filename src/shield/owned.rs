@@ -154,9 +154,9 @@ where
 
     /// Hands the rest to the nearest open owner upwards. Its live count is taken before the frame around us gives up its own,
     /// which it does when the seat is left (S29).
-    fn rescue(&mut self, body: Pin<Box<Body<F>>>, others: Vec<Rest>) {
+    fn rescue(&mut self, body: Pin<Box<Body<F>>>, others: Vec<Rest>, budget: Option<Budget>) {
         let host = body.node().and_then(|node| node.host().cloned());
-        let rescued = Rescued::new(body, std::mem::take(&mut self.after)).behind(others);
+        let rescued = Rescued::new(body, std::mem::take(&mut self.after)).behind(others, budget);
         if let (Some(host), true) = (host, rescued.has_owner()) {
             hand_over(&host, rescued);
         }
@@ -167,8 +167,11 @@ where
     pub(crate) fn launch(mut self, frame: Option<&Arc<Frame>>, others: Vec<Rest>) {
         let Some(mut body) = self.body.take() else { return };
         self.after.capture();
+        // It may be cancelled around it already, or be while it waits.
+        let waits = !others.is_empty();
+        let budget = body.as_mut().plan_pinned().filter(|_| waits).map(|plan| plan.take_budget());
         body.as_mut().enter_at(frame);
-        self.rescue(body, others);
+        self.rescue(body, others, budget);
     }
 }
 
@@ -221,7 +224,7 @@ where
     fn drop(&mut self) {
         let Some(mut body) = self.body.take() else { return };
         if body.as_mut().node_if_begun().is_some() {
-            self.rescue(body, Vec::new());
+            self.rescue(body, Vec::new(), None);
         }
     }
 }

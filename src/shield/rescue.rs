@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::task::LocalKey;
 
-use super::body::{Body, ShieldEnd};
+use super::body::{Body, Budget, ShieldEnd};
 use crate::current;
 use crate::host::{self, Frame, Node};
 use crate::outcome::Panic;
@@ -71,6 +71,8 @@ pub(super) struct Rescued<F: Future> {
     /// What has to end before this goes on: others before the body, and after it what its value has led to.
     before: Option<Rest>,
     body: Option<Pin<Box<Body<F>>>>,
+    /// The budget of what has to wait first, which runs from the end of that.
+    budget: Option<Budget>,
     ticket: Option<Ticket>,
     after: After<F::Output>,
 }
@@ -84,11 +86,12 @@ impl<F: Future> Rescued<F> {
         if let Some(ticket) = &ticket {
             body.as_mut().rescued_by(ticket.owner());
         }
-        Self { before: None, body: Some(body), ticket, after }
+        Self { before: None, body: Some(body), budget: None, ticket, after }
     }
 
     /// Waits for others first; the budget runs from then on.
-    pub(super) fn behind(mut self, others: Vec<Rest>) -> Self {
+    pub(super) fn behind(mut self, others: Vec<Rest>, budget: Option<Budget>) -> Self {
+        self.budget = budget;
         self.wait_for(others);
         self
     }
@@ -130,6 +133,7 @@ impl<F: Future> Future for Rescued<F> {
             this.ticket = None;
             return Poll::Ready(());
         };
+        this.budget.take().into_iter().for_each(|budget| body.give_budget(budget));
         body.start_budget();
         let node = body.node().map(Arc::clone);
         let mut end = Poll::Pending;

@@ -5,6 +5,7 @@
 mod adversity;
 mod bad_use;
 mod finalizers;
+mod found_by_compose;
 mod found_by_fuzz;
 mod found_by_laws;
 mod found_by_mutants;

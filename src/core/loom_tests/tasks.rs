@@ -99,6 +99,21 @@ fn a_task_that_ends_while_it_is_cancelled_alone_leaves_nothing_behind() {
     });
 }
 
+/// What was begun in it may be polled by another task.
+#[test]
+fn a_task_that_ends_while_something_is_opened_in_it_leaves_nothing_behind() {
+    model(|| {
+        let home = nursery(&root());
+        let (frame, key) = task(&home);
+        let open = spawn(&frame, |frame| drop(Node::child(&frame.branch(), info(Kind::Scope), false, None).detach()));
+        frame.end_task();
+        drop(home.remove_task(key, || None));
+        join(open);
+        let super::node::Inside { nodes, members, .. } = home.inside();
+        assert!(nodes.is_empty() && members.is_empty(), "{nodes:?}");
+    });
+}
+
 #[test]
 fn a_task_that_has_not_ended_is_cancelled_once_by_each_that_asks() {
     model(|| {

@@ -101,6 +101,15 @@ impl<H> Node<H> {
         std::iter::successors(Some(Arc::clone(self)), outwards).last()
     }
 
+    /// A task that is judged by `home` gets a node of its own: what was fixed for the one is fixed for the other.
+    pub(crate) fn unwind_with(&self, home: &Self) {
+        let tree = self.tree.lock();
+        if home.has(LATCHED) && !self.is_shielded() {
+            self.put(LATCHED | UNWINDS, true);
+        }
+        drop(tree);
+    }
+
     /// True if an earlier cut has fixed this node as its absorber, and nothing that is visible from here was cancelled around it since.
     fn absorbs_already(&self) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
