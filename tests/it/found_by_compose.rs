@@ -1,4 +1,4 @@
-//! The smallest programs that showed the bugs which random compositions have found.
+//! The smallest programs that showed the bugs which random compositions, and a newcomer, have found.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use testudo::{CancelScope, FinalizeExt, drain, dump, nursery, shield};
+use testudo::{CancelScope, FinalizeExt, drain, dump, nursery, shield, shield_with};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{Count, S, plain_task};
@@ -120,4 +120,17 @@ async fn returns(two: bool) -> bool {
 async fn two_finalizers_end_as_one_that_does_the_work_of_both() {
     assert!(returns(false).await);
     assert!(returns(true).await);
+}
+
+#[testudo::test(start_paused = true)]
+async fn what_is_in_an_exposed_part_is_shown_once() {
+    let opened = nursery(|n| async move {
+        n.spawn(shield_with(|exposed| async move {
+            exposed.run(shield(sleep(S)).name("inner")).await.unwrap();
+        }));
+        tokio::task::yield_now().await;
+        let tree = dump().to_string();
+        assert_eq!(tree.matches("shield inner").count(), 1, "{tree}");
+    });
+    opened.await.unwrap();
 }

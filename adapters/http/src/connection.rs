@@ -1,5 +1,6 @@
 //! One connection, from its acceptance to its end.
 
+use std::fmt::Display;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ pub(crate) struct Connection {
     pub(crate) linger: Duration,
     /// When it was accepted. It is not told to end before it is as old as the linger: its first request is on its way.
     pub(crate) born: Instant,
-    pub(crate) ending: Ending,
+    pub(crate) ending: Ending<Arc<Doing>>,
 }
 
 /// How the talk with a peer has ended.
@@ -42,17 +43,28 @@ enum End {
     Closed,
 }
 
-/// Notes a connection that is cut off.
-pub(crate) struct Ending {
-    pub(crate) tally: Arc<Tally>,
-    pub(crate) peer: Arc<str>,
-    pub(crate) doing: Arc<Doing>,
-    pub(crate) is_over: bool,
+/// Notes a connection, or a stream of one, that is cut off.
+pub(crate) struct Ending<D: Display> {
+    tally: Arc<Tally>,
+    peer: Arc<str>,
+    doing: D,
+    is_over: bool,
 }
 
-impl Drop for Ending {
+impl<D: Display> Ending<D> {
+    pub(crate) fn new(tally: &Arc<Tally>, peer: &Arc<str>, doing: D) -> Self {
+        Self { tally: Arc::clone(tally), peer: Arc::clone(peer), doing, is_over: false }
+    }
+
+    pub(crate) fn set_over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl<D: Display> Drop for Ending<D> {
     fn drop(&mut self) {
-        if !self.is_over {
+        // A handler that has panicked took it along; that is reported by itself.
+        if !self.is_over && !std::thread::panicking() {
             self.tally.note_cut(format!("{} [{}]", self.peer, self.doing));
         }
     }
@@ -77,7 +89,7 @@ impl Connection {
             self.doing.set_upgraded();
             self.leash.wait_gone().await;
         }
-        self.ending.is_over = true;
+        self.ending.set_over();
     }
 
     async fn serve<I, S, R>(&self, io: Watched<I>, service: S) -> End

@@ -221,6 +221,10 @@ pub(crate) struct Active {
 
 impl Drop for Active {
     fn drop(&mut self) {
+        if std::thread::panicking() && !self.doing.is_http2() {
+            // Its connection ends with it, and the report of that says what it was doing.
+            self.doing.freeze();
+        }
         let mut requests = self.doing.requests();
         requests.active.retain(|request| !Arc::ptr_eq(request, &self.request));
         drop(requests);

@@ -241,12 +241,7 @@ impl<S: Clone> Hall<S> {
             head_timeout: self.settings.head_timeout,
             linger: self.settings.linger,
             born: Instant::now(),
-            ending: Ending {
-                tally: Arc::clone(&self.tally),
-                peer: Arc::clone(&name),
-                doing: Arc::clone(&doing),
-                is_over: false,
-            },
+            ending: Ending::new(&self.tally, &name, Arc::clone(&doing)),
             doing: Arc::clone(&doing),
         };
         let service = Noted {
@@ -265,7 +260,8 @@ impl<S: Clone> Hall<S> {
 
     fn http(&self, doing: &Arc<Doing>, peer: &Arc<str>) -> auto::Builder<Executor> {
         let (nursery, doing) = (self.nursery.clone(), Arc::clone(doing));
-        let mut http = auto::Builder::new(Executor { nursery, doing, peer: Arc::clone(peer) });
+        let (peer, tally) = (Arc::clone(peer), Arc::clone(&self.tally));
+        let mut http = auto::Builder::new(Executor { nursery, doing, peer, tally });
         http.http1().timer(TokioTimer::new()).header_read_timeout(self.settings.head_timeout);
         http.http2()
             .timer(TokioTimer::new())

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
@@ -31,12 +32,15 @@ pin_project! {
 #[derive(Debug)]
 pub(crate) struct Stream {
     /// Gone when the request was cut off.
-    pub(crate) cut: oneshot::Receiver<Infallible>,
+    cut: oneshot::Receiver<Infallible>,
     /// Set once it was cut off.
-    pub(crate) frames_left: Option<u8>,
+    frames_left: Option<u8>,
     /// Dropped when the body has ended.
-    pub(crate) ended: oneshot::Sender<Infallible>,
-    pub(crate) waiting: Waiting,
+    ended: oneshot::Sender<Infallible>,
+    waiting: Waiting,
+    /// How many bytes the client still waits for, if its answer says how long it is: a server drops a body that is complete, and need
+    /// not see its end.
+    owed: Option<u64>,
 }
 
 /// What is there when a request is cut off goes out all the same: it was done. So many frames at most, since a body that always has one
@@ -44,12 +48,31 @@ pub(crate) struct Stream {
 const LAST_FRAMES: u8 = 16;
 
 impl Stream {
+    pub(crate) fn new(
+        cut: oneshot::Receiver<Infallible>,
+        ended: oneshot::Sender<Infallible>,
+        waiting: Waiting,
+        owed: Option<u64>,
+    ) -> Self {
+        let mut new = Self { cut, frames_left: None, ended, waiting, owed };
+        new.give(0);
+        new
+    }
+
     /// How many frames may go out still; none if there is no end to that.
     fn frames_left(&mut self, cx: &mut Context<'_>) -> Option<&mut u8> {
         if self.frames_left.is_none() && Pin::new(&mut self.cut).poll(cx).is_ready() {
             self.frames_left = Some(LAST_FRAMES);
         }
         self.frames_left.as_mut()
+    }
+
+    /// So many bytes go out.
+    fn give(&mut self, bytes: u64) {
+        self.owed = self.owed.map(|owed| owed.saturating_sub(bytes));
+        if self.owed == Some(0) {
+            self.waiting.answered();
+        }
     }
 
     fn end(mut self) {
@@ -90,6 +113,9 @@ where
             None => inner.poll_frame(cx),
         };
         if let Poll::Ready(frame) = frame {
+            if let (Some(stream), Some(Ok(frame))) = (this.stream.as_mut(), &frame) {
+                stream.give(frame.data_ref().map_or(0, |data| data.remaining() as u64));
+            }
             let frame = frame.map(|frame| frame.map_err(Into::into));
             let has_ended =
                 !matches!(frame, Some(Ok(_))) || this.inner.as_ref().as_pin_ref().is_none_or(|b| b.is_end_stream());

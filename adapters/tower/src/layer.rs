@@ -111,6 +111,7 @@ impl RequestLayer {
         Work {
             name: format!("{} {}", request.method(), request.uri().path()).into(),
             is_grpc: is_grpc(request.headers()),
+            is_head: request.method() == http::Method::HEAD,
             deadline: asked.into_iter().chain(self.timeout).min().and_then(|left| Instant::now().checked_add(left)),
             on_disconnect: self.on_disconnect,
             shield_budget: self.shield_budget,

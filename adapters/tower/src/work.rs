@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Response;
+use http::header::CONTENT_LENGTH;
+use http::{Response, StatusCode};
 use http_body::Body;
 use testudo::{CancelScope, Cancelled, CauseKind, Nursery, Outcome, ScopeHandle, ShutdownHandle, Task};
 use testudo::{checkpoint, root_nursery, shield, shield_with};
@@ -28,6 +29,8 @@ use crate::layer::OnDisconnect;
 pub(crate) struct Work {
     pub(crate) name: Arc<str>,
     pub(crate) is_grpc: bool,
+    /// To be answered without a body.
+    pub(crate) is_head: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) on_disconnect: OnDisconnect,
     pub(crate) shield_budget: Option<Duration>,
@@ -56,7 +59,7 @@ where
     let guard =
         Guard { waiting, is_answered: false, progress: Arc::clone(&progress), gone: Gone::new(&work, &request, &gone) };
     let (send, receive) = oneshot::channel();
-    let (is_grpc, owner, name) = (work.is_grpc, work.owner.clone(), Arc::clone(&work.name));
+    let (is_grpc, is_head, owner, name) = (work.is_grpc, work.is_head, work.owner.clone(), Arc::clone(&work.name));
     let done = Arc::clone(&progress);
     let task = async move {
         let _end = done.at_end();
@@ -64,7 +67,7 @@ where
         deliver(&done, send, end, work.deadline).await;
     };
     let handle = Handle::spawn(owner, name, progress, task);
-    ResponseFuture(Box::pin(wait(receive, handle, guard, is_grpc)))
+    ResponseFuture(Box::pin(wait(receive, handle, guard, is_grpc, is_head)))
 }
 
 fn scope(deadline: Option<Instant>) -> CancelScope {
@@ -152,6 +155,7 @@ async fn wait<R, E>(
     handle: Handle,
     guard: Guard,
     is_grpc: bool,
+    is_head: bool,
 ) -> Result<Response<TrackedBody<R>>, E> {
     let end = async {
         match receive.await {
@@ -169,8 +173,18 @@ async fn wait<R, E>(
         Ok(answer) => answer?,
         Err(cut) => return Ok(cut.answer(is_grpc)),
     };
-    let stream = tie.map(|Tie { cut, ended }| Stream { cut, frames_left: None, ended, waiting });
+    let owed = owed(&response, is_head);
+    let stream = tie.map(|Tie { cut, ended }| Stream::new(cut, ended, waiting, owed));
     Ok(response.map(|body| TrackedBody::new(body, stream)))
+}
+
+/// How many bytes of a body the client waits for, if the answer says so.
+fn owed<B>(answer: &Response<B>, is_head: bool) -> Option<u64> {
+    let status = answer.status();
+    if is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        return Some(0);
+    }
+    answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The task, whoever owns it.

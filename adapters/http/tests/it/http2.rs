@@ -117,3 +117,27 @@ fn what_a_shield_holds_in_a_stream_is_answered_after_the_cancel() {
         assert!(report.is_clean(), "{report}");
     }
 }
+
+#[test]
+fn a_budget_of_its_own_names_the_streams_that_it_cuts_off() {
+    for streams in [1, 3] {
+        let mut cut = Vec::new();
+        let app = Router::new().route("/stuck", get(std::future::pending::<()>));
+        let finished = runner().current_thread().run(async {
+            tokio::time::pause();
+            let (clients, listener) = queue();
+            let server = serve(listener, app).budget(SECOND / 10);
+            let server = testudo::spawn(async { Ok::<_, std::io::Error>(server.await) });
+            let client = connect(&clients).await;
+            let asked: Vec<_> = (0..streams).map(|_| tokio::spawn(ask(&client, "/stuck"))).collect();
+            wait_dump("GET /stuck").await;
+            shutdown("enough");
+            for asked in asked {
+                assert_eq!(asked.await.unwrap(), None);
+            }
+            cut = server.await.unwrap().cut().to_vec();
+        });
+        finished.outcome.unwrap();
+        assert!(cut.iter().any(|who| who.contains("GET /stuck")), "{streams}: {cut:?}\n{}", finished.report);
+    }
+}

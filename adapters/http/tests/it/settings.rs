@@ -246,3 +246,31 @@ async fn the_largest_settings_are_no_limits() {
 fn a_server_is_send(server: Server<Queue, Router>) -> impl Future<Output = Served> + Send {
     server.into_future()
 }
+
+#[test]
+fn a_connection_whose_handler_panicked_was_not_cut_off_by_the_server() {
+    let mut taken = None;
+    let finished = Runner::new().current_thread().reporter(None).run(async {
+        tokio::time::pause();
+        let app = hello().route("/broken", get(|| async { panic!("the handler is broken") as () }));
+        let (clients, server) = begin(app, |s| s);
+        assert_eq!(read_all(clients.send(b"GET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await).await, "");
+        taken = Some(server.stop().await);
+    });
+    finished.outcome.unwrap();
+    assert_eq!(taken.unwrap().cut(), [] as [String; 0]);
+}
+
+#[test]
+fn the_report_of_a_panic_names_the_request() {
+    let finished = Runner::new().current_thread().reporter(None).run(async {
+        tokio::time::pause();
+        let app = hello().route("/broken", get(|| async { panic!("the handler is broken") as () }));
+        let (clients, server) = begin(app, |s| s);
+        assert_eq!(read_all(clients.send(b"GET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await).await, "");
+        server.stop().await;
+    });
+    finished.outcome.unwrap();
+    let said: Vec<String> = finished.report.events().iter().map(ToString::to_string).collect();
+    assert!(said.iter().any(|event| event.contains("GET /broken")), "{said:?}");
+}

@@ -115,3 +115,36 @@ async fn an_answer_that_is_done_goes_out_with_its_trailers_though_the_request_is
     assert!(answer.trailers().is_some());
     assert_eq!(answer.to_bytes(), "all");
 }
+
+/// As hyper does: it drops a body of a known length when all of it is there, and that of an answer to HEAD at once.
+#[testudo::test(start_paused = true)]
+async fn an_answer_that_is_complete_has_not_lost_its_client() {
+    for (request, status, frames) in
+        [(Request::get("/file"), 200, 2), (Request::head("/file"), 200, 0), (Request::get("/file"), 304, 0)]
+    {
+        let (send, mut gone) = mpsc::channel(1);
+        let service = tower::service_fn(move |request: Request<()>| {
+            let send = send.clone();
+            async move {
+                send.send(request.extensions().get::<ClientGone>().unwrap().clone()).await.unwrap();
+                let parts = stream::iter(0..2).then(|_| async { Ok(Frame::data(Bytes::from("12345"))) });
+                let body: Ticks = parts.boxed();
+                Ok::<_, Infallible>(
+                    Response::builder()
+                        .status(status)
+                        .header("content-length", "10")
+                        .body(StreamBody::new(body))
+                        .unwrap(),
+                )
+            }
+        });
+        let layer = RequestLayer::new(OnDisconnect::Finish);
+        let mut body = layer.layer(service).call(request.body(()).unwrap()).await.unwrap().into_body();
+        for _ in 0..frames {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        sleep(SECOND).await;
+        assert!(!gone.recv().await.unwrap().is_gone(), "after {frames} frames");
+    }
+}
