@@ -76,13 +76,15 @@ impl Shutdown {
 
     /// Asks for the time that is left; where only shields are waited for, for no more than they may take.
     fn extend(&self, phase: Phase) {
-        let left = self.clock.left().unwrap_or(UNLIMITED);
+        let left = self.clock.left();
         let shields =
             self.run.get().filter(|_| phase == Phase::Shielded).and_then(|run| registry::shield_time(&run.root));
-        let asked = shields.map_or(left, |time| time.min(left)).saturating_add(MARGIN);
+        let longest = left.unwrap_or(UNLIMITED);
+        let asked = shields.map_or(longest, |time| time.min(longest)).saturating_add(MARGIN);
         let usec = u32::try_from(asked.as_micros()).unwrap_or(u32::MAX);
         let alive = self.run.get().map_or(0, |run| registry::alive(&run.root).len());
-        let status = format!("{phase}, {alive} alive, {left:.0?} left");
+        let left = left.map(|left| format!(", {left:.0?} left")).unwrap_or_default();
+        let status = format!("{phase}, {alive} alive{left}");
         tell(&[NotifyState::ExtendTimeoutUsec(usec), NotifyState::Status(&status)]);
     }
 }

@@ -10,12 +10,15 @@ use std::time::Duration;
 use testudo::Participant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
 
 use crate::listener::{Listener, Peer};
 
-/// How long is waited after an error before the next try; doubled each time.
+/// How long is waited after an error before the next try; doubled each time, and halved by each connection.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often it is said: at the limit, each connection that ends lets one in.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A listener with its gates.
 pub(crate) struct Accepting<'a, L> {
@@ -25,6 +28,8 @@ pub(crate) struct Accepting<'a, L> {
     pub(crate) room: Option<Arc<Semaphore>>,
     pub(crate) name: Arc<str>,
     pub(crate) pause: Duration,
+    /// When errors were last warned of.
+    pub(crate) warned: Option<Instant>,
 }
 
 /// A connection, and the room that it takes.
@@ -44,7 +49,7 @@ impl<'a, L: Listener> Accepting<'a, L> {
             };
             match gated(self.part, &mut self.stop, accept).await? {
                 Ok(accepted) => {
-                    self.pause = Duration::ZERO;
+                    self.pause /= 2;
                     return Some(accepted);
                 }
                 Err(error) if is_of_the_peer(&error) => {}
@@ -72,7 +77,8 @@ impl<'a, L: Listener> Accepting<'a, L> {
 
     /// Out of file descriptors, for instance: connections that end give some back.
     fn back_off(&mut self, error: &io::Error) -> Duration {
-        if self.pause.is_zero() {
+        if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
             testudo::warn(format!("server `{}` can not accept connections, and goes on trying: {error}", self.name));
         }
         self.pause = (self.pause * 2).clamp(PAUSE, PAUSE_MAX);

@@ -122,7 +122,13 @@ impl<L, S> Server<L, S> {
     }
 
     /// Sets how many connections there may be; the next one waits in the queue of the listener until one has ended. The default is no limit.
+    /// Those that wait there when accepting ends are served all the same.
+    ///
+    /// # Panics
+    ///
+    /// With zero: nobody would be served.
     pub fn connections_max(mut self, max: usize) -> Self {
+        assert!(max > 0, "a server without a single connection serves nobody: give `connections_max` at least 1");
         self.settings.connections_max = Some(max);
         self
     }
@@ -181,7 +187,7 @@ where
                 let room =
                     settings.connections_max.map(|max| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
                 let (part, name) = (part.as_ref(), Arc::clone(&settings.name));
-                let mut accepting = Accepting { listener, part, stop, room, name, pause: Duration::ZERO };
+                let mut accepting = Accepting { listener, part, stop, room, name, pause: Duration::ZERO, warned: None };
                 let hall = Hall { nursery: n, service, settings, gate, tally };
                 while let Some(accepted) = accepting.next().await {
                     hall.seat::<L, R>(accepted);

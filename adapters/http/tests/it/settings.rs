@@ -111,7 +111,7 @@ async fn no_more_connections_than_allowed_are_served_at_a_time() {
 }
 
 #[test]
-fn an_error_of_the_listener_is_said_once_and_accepting_goes_on() {
+fn an_error_of_the_listener_is_said_once_a_minute_and_accepting_goes_on() {
     let said = Arc::new(Mutex::new(Vec::new()));
     let hear = Arc::clone(&said);
     let reporter = Reporter::new(move |event| {
@@ -129,11 +129,24 @@ fn an_error_of_the_listener_is_said_once_and_accepting_goes_on() {
         assert!(read_all(clients.send(GET).await).await.ends_with("hello"));
         // 10 ms, doubled each time, 1 s at most.
         assert!((4270..4300).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        for pause in [0, 60] {
+            sleep(pause * SECOND).await;
+            clients.fail(io::Error::from_raw_os_error(24));
+            assert!(read_all(clients.send(GET).await).await.ends_with("hello"));
+        }
         server.stop().await;
     });
     finished.outcome.unwrap();
     let said = said.lock().unwrap();
-    assert!(said.len() == 1 && said[0].starts_with("server `api` can not accept connections"), "{said:?}");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("server `api` can not accept connections"), "{said:?}");
+}
+
+#[test]
+#[should_panic = "give `connections_max` at least 1"]
+fn a_server_without_a_single_connection_is_refused() {
+    let (_, listener) = queue();
+    drop(serve(listener, hello()).connections_max(0));
 }
 
 #[test]
