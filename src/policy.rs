@@ -15,7 +15,7 @@ pub enum Policy {
     /// cancels the children.
     Supervise,
     /// The first child that succeeds cancels all the others; then only the handles show the errors of those. The nursery fails if
-    /// none has succeeded. A panic cancels all and goes on, as under [`FailFast`](Self::FailFast).
+    /// none has succeeded and one has failed. A panic cancels all and goes on, as under [`FailFast`](Self::FailFast).
     #[doc(alias = "race")]
     FirstSuccess,
     /// Nobody is cancelled; the nursery returns every error and every panic as failures.

@@ -55,12 +55,13 @@ where
 #[track_caller]
 pub fn root_nursery<E>() -> Nursery<E> {
     let root = root();
-    assert!(
-        root.host().is_some_and(|host| host.is_run),
-        "this needs a run: start the program with `testudo::run`, `#[testudo::main]` or `Runner`, or spawn into a `nursery`"
-    );
+    assert!(root.host().is_some_and(|host| host.is_run), "{NEEDS_RUN}; or spawn into a `nursery`");
     Nursery::new(root)
 }
+
+/// What code outside of a run hears that can do nothing there.
+pub(crate) const NEEDS_RUN: &str = "this needs a run: start the program with `testudo::run`, `#[testudo::main]` or `Runner`, and take \
+    a `Nursery` along to threads of your own";
 
 /// The root of the tree that this code is in.
 pub(crate) fn root() -> Arc<Node> {
@@ -244,7 +245,7 @@ pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
 /// `budget`. For programs without the runner, at the end of `main`: the guarantee of a shield lasts until this returns.
 ///
 /// It cancels nothing. What was still running after the budget is in the report, and so are errors, panics and losses that nobody
-/// else was told. A task of a run, or a child that was adopted by the root, that calls this waits for itself as well, until the
+/// else was told. A task of a run that is not main, or a child that was adopted by the root, that calls this waits for itself as well, until the
 /// budget is over. What was lost outside of any Tokio runtime is in the report of a drain that is polled there, too.
 ///
 /// # Cancel safety
@@ -253,7 +254,7 @@ pub(crate) fn shield_time(root: &Arc<Node>) -> Option<Duration> {
 ///
 /// # Panics
 ///
-/// The future panics if it has to wait outside of a Tokio runtime.
+/// The future panics if it has to wait outside of a Tokio runtime, or on one without a timer.
 ///
 /// # Examples
 ///

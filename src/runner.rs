@@ -339,7 +339,8 @@ impl Runner {
     /// signal that comes before main's first poll is not lost.
     ///
     /// Every started shield of the runtime has ended when this returns, also those in plain `tokio::spawn` tasks; other such
-    /// tasks are dropped with the runtime. Blocking work that does not return is left behind. It never ends the process, unless
+    /// tasks are dropped with the runtime. Blocking work that does not return is left behind, but for that of
+    /// [nurseries](crate::TaskBuilder::spawn_blocking), which is waited for as any child. It never ends the process, unless
     /// it is forced: by a third press, by SIGQUIT, or half a second after the [budget](Self::budget).
     ///
     /// # Panics

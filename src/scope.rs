@@ -112,7 +112,8 @@ impl CancelScope {
     /// The future gives `Err` only if `fut` was really cut off: a body that ended in spite of a cancel returns its value. If
     /// a scope outside is cancelled as well, without a shield between the two, then that one gives the `Err`, and this future
     /// does not return at all: the code after it is dropped, as by an exception that passes. Who keeps such a future beyond the scope
-    /// outside, and awaits it there, waits for ever.
+    /// outside, and awaits it there, waits for ever; so does who blocks on it inside of a task (`block_in_place`), where
+    /// [`catch_cancelled`](crate::catch_cancelled) around it gives the thread back.
     ///
     /// # Cancel safety
     ///

@@ -9,7 +9,8 @@ use proc_macro::TokenStream;
 /// The function becomes a plain `fn main` that builds the runtime, installs the signal handlers,
 /// runs the body as the main task, shuts down in order, and returns the exit code that the exit
 /// policy chooses. The body may return whatever the runner accepts as the output of a main task,
-/// such as `()` or `Result<(), E>`. Attributes and documentation stay on the function.
+/// such as `()` or `Result<(), E>`; a value in it is dropped, so for an exit code of your own call
+/// `testudo::Runner::run_to_exit`. Attributes and documentation stay on the function.
 ///
 /// Options, each as `name = value`, separated by commas:
 ///

@@ -27,7 +27,7 @@ use crate::rest::wait_for;
 ///
 /// # Panics
 ///
-/// The future panics at its first poll outside of a `LocalSet` or `LocalRuntime`, with Tokio's words; and with the panic of `fut`.
+/// Outside of a `LocalSet` or `LocalRuntime` the future panics when it is first pending, with Tokio's words; and with the panic of `fut`.
 #[track_caller]
 pub fn shield_local<F>(fut: F) -> LocalShield<F>
 where

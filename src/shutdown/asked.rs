@@ -12,13 +12,15 @@ use super::handle::own;
 use super::{Reason, Shutdown};
 use crate::core::phase::Phase;
 use crate::current;
+use crate::registry::NEEDS_RUN;
 
 /// Waits until the run is asked to stop and accepting has ended, and returns why. It is a request, no cancel: the code after it runs
 /// on, unshielded, until the graceful phase is over.
 ///
 /// A task that has waited for it takes part in the graceful phase from then on, to its own end: the phase lasts until all who
 /// take part have ended, or the graceful budget is used up. Without anybody who takes part there is no such phase, and the first
-/// signal cancels at once. In a run that nobody asks to stop it completes when main has ended. Outside of a run it waits for ever.
+/// signal cancels at once. In a run that nobody asks to stop it completes when main has ended, unless that
+/// [waits for all tasks](crate::Runner::wait_for_tasks). Outside of a run it waits for ever.
 ///
 /// # Cancel safety
 ///
@@ -85,7 +87,7 @@ impl Drop for Part {
 /// Outside of a run.
 #[track_caller]
 pub fn take_part() -> Participant {
-    let Some(shutdown) = own() else { panic!("only in a run can somebody take part in its shutdown: see `Runner`") };
+    let Some(shutdown) = own() else { panic!("{NEEDS_RUN}") };
     Participant { part: Part::new(shutdown) }
 }
 
@@ -142,7 +144,7 @@ impl fmt::Debug for Participant {
 #[doc(alias = "readyz")]
 #[track_caller]
 pub fn ready() -> Readiness {
-    let Some(shutdown) = own() else { panic!("only a run is ready or not: see `Runner`") };
+    let Some(shutdown) = own() else { panic!("{NEEDS_RUN}") };
     shutdown.parts.set_hears();
     Readiness(shutdown)
 }

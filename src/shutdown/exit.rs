@@ -38,7 +38,7 @@ pub enum ExitPolicy {
     Signal,
     /// After a clean stop by signal n, the status is 128 + n.
     Number,
-    /// Main's own, whatever stopped it.
+    /// Main's own, whatever stopped it; but if the run was ended by force, that of the force.
     Main,
 }
 

@@ -94,7 +94,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// A run without hooks.
+    /// A run of a test, without hooks.
     #[cfg(any(feature = "testing", test))]
     pub(crate) fn new(root: Arc<Node>, budget: Budget) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Run {
             on_stop: None,
             on_force: None,
             has_progress: false,
-            is_test: false,
+            is_test: true,
         }
     }
 }

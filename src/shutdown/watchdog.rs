@@ -81,7 +81,7 @@ mod tests {
         let config = Config { total: Some(Some(Duration::from_millis(500))), ..Config::default() };
         let (budget, _) = Budget::new(config, &|_| None).unwrap();
         let _over = shutdown.over_at_drop();
-        shutdown.attach(Run { is_test: true, ..Run::new(root, budget) });
+        shutdown.attach(Run::new(root, budget));
         shutdown.parts.enter();
         shutdown.request(Reason::Requested("enough".into()));
         // Somebody takes part, and never ends.

@@ -58,7 +58,7 @@ pub enum Effect {
     /// A handler of [`Runner::on_signal`](crate::Runner::on_signal) has taken it, and went no rung up the ladder; or it is one
     /// that only says what is alive.
     Handled,
-    /// A stop was asked for, and somebody takes part in its graceful phase.
+    /// A stop was asked for, and something goes before the cancel: a drain delay, hooks, or somebody who takes part.
     Asked,
     /// All that is not shielded is cancelled.
     Cancelled,

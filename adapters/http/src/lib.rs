@@ -5,7 +5,7 @@
 //!
 //! | When | what happens |
 //! |---|---|
-//! | a stop is asked for | [`testudo::ready`] is false, so [`health`] says 503 at `/readyz`; accepting goes on for the [drain delay](testudo::Runner::drain_delay), with `Connection: close` on each answer |
+//! | a stop is asked for | [`testudo::ready`] is false, so [`health`] says 503 at `/readyz`; accepting goes on for the [drain delay](testudo::Runner::drain_delay), with `Connection: close` on each answer of HTTP/1 |
 //! | accepting ends | what waits in the listener's queue is taken, then the listener is closed; idle connections are closed at once, and those on which a first request, or the rest of a head, may be on its way, after the [linger](Server::linger); requests go on |
 //! | the graceful phase is over, or the server's own [budget](Server::budget) | what is left is cancelled, and named in the report; shields hold |
 //!

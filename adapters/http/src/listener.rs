@@ -23,7 +23,8 @@ pub trait Listener: Send + 'static {
     ///
     /// # Errors
     ///
-    /// After any error the server goes on accepting, a little later.
+    /// After any error the server goes on accepting: at once if it was one of the peer (aborted, refused, reset, interrupted), else a little
+    /// later.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Peer)>> + Send;
 }
 

@@ -329,7 +329,7 @@ impl Served {
         self.connections
     }
 
-    /// Returns the connections that were cut off, by their peer and what they were doing: those that were in a request when the server's
+    /// Returns the connections, and the streams of HTTP/2, that were cut off, by their peer and what they were doing: those in a request when the server's
     /// own [budget](Server::budget) was over, and those that its [linger](Server::linger) has closed in the middle of a head, or while
     /// an HTTP/2 peer owed its goodbye.
     pub fn cut(&self) -> &[String] {

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 pub struct ClientGone(watch::Receiver<bool>);
 
 impl ClientGone {
-    /// True if the client has gone before it had its answer.
+    /// True if the client has gone before it had all of its answer.
     pub fn is_gone(&self) -> bool {
         *self.0.borrow()
     }
