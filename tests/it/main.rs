@@ -4,6 +4,7 @@
 
 mod adversity;
 mod bad_use;
+mod edges;
 mod finalizers;
 mod found_by_compose;
 mod found_by_fuzz;
