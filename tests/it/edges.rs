@@ -12,13 +12,12 @@ use std::time::Duration;
 use testudo::testing::Signals;
 use testudo::{
     CancelScope, FinalizeExt, Finished, Outcome, Policy, Reason, Reporter, Runner, Signal, TaskOutput, cancelled,
-    move_on_after, nursery, ready, root_nursery, run_until_token, shield, shield_scoped, shutdown, spawn, take_part,
+    move_on_after, nursery, ready, root_nursery, shield, shield_scoped, shutdown, spawn, take_part,
 };
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc as channel, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::support::{Count, Heard, Log, S, is_pending, nowhere, plain_task, said};
 
@@ -364,15 +363,6 @@ fn errors_of_those_that_lost_are_not_reported() {
         drop(race);
     }));
     assert_eq!(said(&heard.events()), [""; 0]);
-}
-
-#[testudo::test]
-async fn token_that_is_cancelled_already_cuts_at_the_first_suspension() {
-    for _ in 0..1000 {
-        let token = CancellationToken::new();
-        token.cancel();
-        run_until_token(token, yield_now()).await.unwrap_err();
-    }
 }
 
 #[test]

@@ -134,6 +134,15 @@ mod token {
         assert_eq!(started.elapsed(), 5 * SECOND);
     }
 
+    #[testudo::test]
+    async fn a_token_that_is_cancelled_already_cuts_at_the_first_suspension() {
+        for _ in 0..1000 {
+            let token = CancellationToken::new();
+            token.cancel();
+            run_until_token(token, tokio::task::yield_now()).await.unwrap_err();
+        }
+    }
+
     #[testudo::test(start_paused = true)]
     async fn a_scope_that_has_ended_leaves_its_token_alone() {
         let token = CancellationToken::new();
