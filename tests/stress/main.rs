@@ -1,9 +1,9 @@
 //! The stress test: random programs on real threads and real time, against counts of what they did.
 //!
 //! What it checks, for each program: every block that began ends once, and nothing that is shielded is cut off or sees a cancel;
-//! finalizers and releases run exactly once when they have to; nothing is alive in a nursery that has returned; every
-//! child that was accepted is polled; everything ends (a program that does not has lost a wake-up); and `drain` finds
-//! nothing lost and nothing left.
+//! finalizers and releases run exactly once when they have to; nothing is alive in a nursery that has returned, and
+//! nothing is in the tree at the end; every child that was accepted is polled; everything ends (a program that does not has
+//! lost a wake-up); and `drain` finds nothing lost and nothing left.
 //!
 //! A failure prints the seed, the number of the program, and the program. Of the environment:
 //!
@@ -30,7 +30,7 @@ use std::thread::{self, park_timeout};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, panic};
 
-use testudo::{Runner, all_tasks, drain};
+use testudo::{Runner, all_tasks, drain, dump};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
@@ -270,6 +270,15 @@ fn in_a_runtime(runtime: &Runtime, state: &Arc<State>, outside: &Sender<Arc<Stat
         let tasks = all_tasks();
         if !tasks.is_empty() {
             state.fault(format!("tasks are listed after the drain: {tasks:?}"));
+        }
+        // Whoever has dropped something from outside may be at it still.
+        let start = Instant::now();
+        while dump().entries().len() > 1 {
+            if start.elapsed() > Duration::from_secs(2) {
+                state.fault(format!("something is in the tree after the drain: {}", dump()));
+                break;
+            }
+            tokio::task::yield_now().await;
         }
     });
     // Tokio counts a task out a little later than its last word. What stays is the task that keeps the deadlines.
