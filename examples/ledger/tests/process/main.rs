@@ -83,10 +83,21 @@ fn storm(random: &mut Rng) -> End {
         pause(Duration::from_millis(random.u64(0..150)));
     }
     let end = ledger.end();
+    assert_eq!(end.number("lost"), 0, "{end:#?}");
+    if is_forced(&end) {
+        // On a busy machine transfers are cut off by that, and some end while the last line is made. The next start finishes them.
+        let next = Ledger::start(&db, &["--port", "0", "--seconds", "0.1"]).end();
+        assert!(next.is_good() && next.number("committed") >= end.number("acknowledged"), "{end:#?}, then {next:#?}");
+        return end;
+    }
     let again = Tally::take(&db, 0, &[]).expect("the database is there");
     assert_eq!(u64::try_from(again.committed), Ok(end.number("committed")), "{end:#?}");
     assert!(end.is_good() && again.is_good(), "{end:#?}");
     end
+}
+
+fn is_forced(end: &End) -> bool {
+    end.status.code() != Some(0)
 }
 
 #[test]
@@ -102,7 +113,7 @@ fn no_storm_of_signals_loses_or_halves_a_transfer() {
         println!("{n}: {} ({})", end.last, end.status);
         acknowledged += end.number("acknowledged");
         assert!(end.number("accepted") >= end.number("acknowledged"), "{end:#?}");
-        forced += u64::from(end.status.code() != Some(0));
+        forced += u64::from(is_forced(&end));
     }
     println!("{acknowledged} transfers were acknowledged; {forced} runs were ended by a third press");
     assert!(acknowledged > storms, "there was load");
