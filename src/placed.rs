@@ -148,7 +148,7 @@ impl<F: Future> Placed<F> {
     pub(crate) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<F::Output>> {
         if let Place::Bud { task, .. } = self.place {
             match self.as_mut().project().region.poll_bud(task, cx) {
-                Some(poll) => return self.end_poll_of_bud(poll, cx),
+                Some(poll) => return self.end_poll_of_bud(poll),
                 None => self.as_mut().come(),
             }
         }
@@ -159,19 +159,12 @@ impl<F: Future> Placed<F> {
         Poll::Ready(end)
     }
 
-    fn end_poll_of_bud<T>(mut self: Pin<&mut Self>, poll: Poll<T>, cx: &Context<'_>) -> Poll<T> {
-        if self.region.is_looked_into() {
-            self.as_mut().grow();
-        }
+    fn end_poll_of_bud<T>(mut self: Pin<&mut Self>, poll: Poll<T>) -> Poll<T> {
         if poll.is_ready() {
             self.as_mut().disarm();
             self.end();
-            return poll;
         }
-        let this = self.project();
-        let Place::Made(branch) = this.place else { return Poll::Pending };
-        this.region.arm(cx.waker());
-        branch.stay(cx)
+        poll
     }
 
     /// Makes a node of a bud that may have moved.
@@ -208,7 +201,7 @@ impl<F: Future> Placed<F> {
             Draft::None => *self.project().place = Place::Gone,
             Draft::Planted(bud) => {
                 self.as_mut().wait_as_bud(bud, WakerId::of(cx.waker()));
-                return self.end_poll_of_bud(poll, cx);
+                return self.end_poll_of_bud(poll);
             }
             Draft::Made(frame) if poll.is_pending() => return self.wait_in(frame, cx),
             Draft::Made(frame) => self.end_in(&frame),
@@ -309,6 +302,23 @@ mod tests {
             assert_eq!(counts.await, 4);
             drop(scope);
             assert_eq!(inside(), (0, 0));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_moves_to_another_region_of_its_task_is_cancelled_with_that() {
+        in_a_task(async {
+            let until_cancelled = poll_fn(|_| if current::is_cancelled() { Poll::Ready(()) } else { Poll::Pending });
+            let inner = Mutex::new(Box::pin(CancelScope::new().run(until_cancelled)));
+            let poll_inner = || poll_fn(|cx| lock(&inner).as_mut().poll(cx));
+            let mut first = Box::pin(CancelScope::new().run(poll_inner()));
+            let scope = CancelScope::new();
+            let handle = scope.handle();
+            let mut second = Box::pin(scope.run(poll_inner()));
+            assert!(poll_once(first.as_mut()).await && poll_once(second.as_mut()).await);
+            handle.cancel("enough");
+            assert!(matches!(second.await, Ok(Ok(()))), "it did not see the cancel");
         })
         .await;
     }

@@ -104,11 +104,6 @@ impl<F> Region<F> {
         self.entry.bud()
     }
 
-    /// True if it is a bud no more: something has looked into it, or is about to.
-    pub(crate) fn is_looked_into(&self) -> bool {
-        self.entry.bud().is_some_and(BudSeat::is_over)
-    }
-
     /// Leaves its place after the end. Gives the frame of what was a bud until then and had become a node, and what is still in it.
     pub(crate) fn leave(self: Pin<&mut Self>) -> Option<Left> {
         let mut this = self.project();
