@@ -366,6 +366,19 @@ fn errors_of_those_that_lost_are_not_reported() {
 }
 
 #[test]
+fn errors_where_nobody_has_won_are_reported() {
+    let heard = Heard::default();
+    drop(run(runner().reporter(heard.reporter()), async {
+        let race = nursery(|n| async move {
+            n.task().name("first").spawn(async { Err::<(), _>("no") });
+            Ok(pending::<()>().await)
+        });
+        timeout(S, race.policy(Policy::FirstSuccess)).await.unwrap_err();
+    }));
+    assert_eq!(said(&heard.events()), ["failed first: no"]);
+}
+
+#[test]
 fn reporter_that_panics_ends_nobody_else() {
     let broken = Reporter::new(|_| panic!("the reporter is broken"));
     let finished = runner().reporter(broken).run(async {

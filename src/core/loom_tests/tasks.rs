@@ -111,6 +111,9 @@ fn a_task_that_ends_while_something_is_opened_in_it_leaves_nothing_behind() {
         join(open);
         let super::node::Inside { nodes, members, .. } = home.inside();
         assert!(nodes.is_empty() && members.is_empty(), "{nodes:?}");
+        let (ended, _) = task(&home);
+        ended.end_task();
+        assert!(Arc::ptr_eq(&ended.branch(), &home), "there is nobody who would take a node out");
     });
 }
 

@@ -104,7 +104,7 @@ impl<H> Node<H> {
     /// A task that is judged by `home` gets a node of its own: what was fixed for the one is fixed for the other.
     pub(crate) fn unwind_with(&self, home: &Self) {
         let tree = self.tree.lock();
-        if home.has(LATCHED) && !self.is_shielded() {
+        if home.has(LATCHED) {
             self.put(LATCHED | UNWINDS, true);
         }
         drop(tree);
