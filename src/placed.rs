@@ -312,8 +312,7 @@ mod tests {
             let until_cancelled = poll_fn(|_| if current::is_cancelled() { Poll::Ready(()) } else { Poll::Pending });
             let inner = Mutex::new(Box::pin(CancelScope::new().run(until_cancelled)));
             let poll_inner = || poll_fn(|cx| lock(&inner).as_mut().poll(cx));
-            let mut first = Box::pin(CancelScope::new().run(poll_inner()));
-            let scope = CancelScope::new();
+            let (scope, mut first) = (CancelScope::new(), Box::pin(CancelScope::new().run(poll_inner())));
             let handle = scope.handle();
             let mut second = Box::pin(scope.run(poll_inner()));
             assert!(poll_once(first.as_mut()).await && poll_once(second.as_mut()).await);
