@@ -371,7 +371,7 @@ fn errors_where_nobody_has_won_are_reported() {
     drop(run(runner().reporter(heard.reporter()), async {
         let race = nursery(|n| async move {
             n.task().name("first").spawn(async { Err::<(), _>("no") });
-            Ok(pending::<()>().await)
+            pending::<Result<(), _>>().await
         });
         timeout(S, race.policy(Policy::FirstSuccess)).await.unwrap_err();
     }));
